@@ -108,7 +108,7 @@ bench-structured: $(SETUP) ## every structured method and others' on a real mode
 	$(BIN)/python -m bench.structured --write docs/structured.md --data core/measurements/structured.json
 
 bench-answers: $(SETUP) ## what calibration on conversations does for a chat model's answers, on a real model; goes on where it was ended
-	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.answers --write docs/answers-bench.md
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study answers --write docs/answers-bench.md
 
 bench-vocabulary: $(SETUP) ## tokens removed from a real model: size, quality in and out of domain, logits, speed in llama.cpp, tokenizers of all kinds; goes on where it was ended
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.vocabulary --write docs/vocabulary-bench.md --data core/measurements/vocabulary.json

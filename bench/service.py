@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from worker.embedded.register import add_dataset
 from worker.embedded.serving import serving
 from worker.samples.language import add_samples
 
-HANDBOOK, DOCUMENTATION = "debian-handbook", "secateur-documentation"
-"""Names of the texts that `add_texts` registers."""
+HANDBOOK, DOCUMENTATION, CODE = "debian-handbook", "secateur-documentation", "python-code"
+"""Names of the texts that `add_text` registers."""
+_MODULES: Final = ("ast", "configparser", "doctest", "ipaddress", "pdb", "statistics", "textwrap", "zipfile")
 _DOCS: Final = Path(__file__).parent.parent / "docs"
 
 
@@ -49,6 +51,27 @@ def service_key(*facts: Any) -> str:
     """Return the name of figures that depend on these facts, the releases and the machine."""
     text = json.dumps([*facts, own_release(), describe_machine()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def add_text(home: EmbeddedInstance, name: str) -> None:
+    """Register a text where a home lacks it; those of the samples are there.
+
+    It has the handbook, this project's decisions, and source code of Python's standard library. Raises MissingData
+    where the handbook cannot be fetched.
+    """
+    if (home.settings.datasets_root / f"{name}.jsonl").exists():
+        return
+    file = CACHE / f"{name}.jsonl"
+    if name == HANDBOOK:
+        write_handbook(file)
+    else:
+        texts = {
+            DOCUMENTATION: lambda: [page.read_text("utf-8") for page in sorted(_DOCS.glob("adr/*.md"))],
+            CODE: lambda: [Path(sysconfig.get_path("stdlib"), f"{each}.py").read_text("utf-8") for each in _MODULES],
+        }[name]()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    add_dataset(home, name, file, source="bench")
 
 
 def add_texts(home: EmbeddedInstance) -> None:

@@ -1,7 +1,8 @@
 """Answers of a model, and what a pruned model makes of the dense model's answers, in float32 on the processor."""
 
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -12,43 +13,76 @@ from core.engine.datasets.chat.template import TemplateRenderer, read_template
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
 from core.engine.models.turn_ends import TurnEnds
-from secateur_wire.base import JsonObject
 
 _AT_ONCE = 16
 
+_TOPICS: Final = (
+    "the moon", "bread", "rain", "a bicycle", "sleep", "a library", "salt", "the heart", "a bridge", "honey",
+    "electricity", "a garden", "money", "music", "the sea",
+)  # fmt: skip
+_ACTIVITIES: Final = (
+    "learning a language", "saving money", "cooking rice", "packing a suitcase", "falling asleep", "writing a letter",
+    "cleaning a kitchen", "growing tomatoes", "reading more books", "preparing for an exam", "running in winter",
+    "meeting new people", "repairing a shirt", "planning a birthday", "travelling by train",
+)  # fmt: skip
+_FORMS: Final = (
+    ("Explain in two sentences what {} is.", _TOPICS),
+    ("Why is {} important to people?", _TOPICS),
+    ("Write a short poem about {}.", _TOPICS),
+    ("Tell a child something surprising about {}.", _TOPICS),
+    ("Name three words that go with {}, and say why.", _TOPICS),
+    ("Give me three tips for {}.", _ACTIVITIES),
+    ("What do I need for {}?", _ACTIVITIES),
+    ("Describe the first step of {}.", _ACTIVITIES),
+    ("Write a friendly message to someone who finds {} hard.", _ACTIVITIES),
+    ("What is a common mistake in {}?", _ACTIVITIES),
+)
+
+
+def draw_prompts(count: int, seed: int = 0) -> list[str]:
+    """Return so many different requests in an order by the seed; of 150, forms take turns as chance has it."""
+    every = [form.format(subject) for form, subjects in _FORMS for subject in subjects]
+    Random(seed).shuffle(every)
+    return every[:count]
+
 
 def answer(spec: dict[str, Any]) -> dict[str, Any]:
-    """Answer the spec's requests `prompts` greedily with its `model`, in at most `tokens` new tokens.
+    """Answer so many `prompts` greedily with the spec's `model`, in at most `tokens` new tokens, asked as it is asked.
 
-    `template` is the folder whose chat template asks them. Returns the ids of the `answers`, and whether each `ended`.
+    Returns the ids of the `answers`, and whether each `ended`.
     """
-    folder = open_model(Path(spec["model"]), own_artifact=True)
-    model, tokenizer = _loaded(folder), folder.tokenizer()
-    renderer = _renderer(spec["template"])
-    prompts = _rendered(renderer, tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
-    ends = TurnEnds(folder.config, tokenizer, renderer.frame()).tokens
-    return _greedy(model, ends, prompts, spec["tokens"])
+    return _answers(open_model(Path(spec["model"])), spec)
 
 
 def compare(spec: dict[str, Any]) -> dict[str, Any]:
     """Return what `answer` does for the spec's `pruned` model, and how far it is from the dense `model`.
 
-    Along the dense model's `dense_answers` to the prompts, `divergences` are the sums of KL(dense‖pruned) in nats of
-    each, `predictions` their numbers, and `same` how many of the likeliest tokens are equal.
+    Along the dense model's answers to the prompts, `divergences` are the sums of KL(dense‖pruned) in nats of each,
+    `predictions` their numbers, and `same` how many of the likeliest tokens are equal. `lengths` are the tokens of the
+    answers, and `dense_lengths` those of the dense model's.
     """
-    dense, pruned = (open_model(Path(spec[name]), own_artifact=True) for name in ("model", "pruned"))
-    tokenizer = dense.tokenizer()
-    renderer = _renderer(spec["template"])
-    prompts = _rendered(renderer, tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
+    dense_answers = spec["beside"]["dense"]["answers"]
+    dense, pruned = open_model(Path(spec["model"])), open_model(Path(spec["pruned"]), own_artifact=True)
+    prompts = _rendered(_renderer(spec["model"]), dense.tokenizer(), draw_prompts(spec["prompts"]))
     models = [_loaded(folder) for folder in (dense, pruned)]
-    along = [_along(models, *pair) for pair in zip(prompts, spec["dense_answers"], strict=True)]
+    along = [_along(models, *pair) for pair in zip(prompts, dense_answers, strict=True)]
     del models
+    own = _answers(pruned, spec)
     return {
+        "kl": sum(each[0] for each in along) / sum(map(len, dense_answers)),
         "divergences": [each[0] for each in along],
-        "predictions": [len(each) for each in spec["dense_answers"]],
+        "predictions": [len(each) for each in dense_answers],
         "same": [each[1] for each in along],
-        **answer(spec | {"model": spec["pruned"]}),
+        "lengths": [len(each) for each in own["answers"]],
+        "dense_lengths": [len(each) for each in dense_answers],
+        **own,
     }
+
+
+def _answers(folder: ModelFolder, spec: dict[str, Any]) -> dict[str, Any]:
+    model, tokenizer, renderer = _loaded(folder), folder.tokenizer(), _renderer(spec["model"])
+    ends = TurnEnds(folder.config, tokenizer, renderer.frame()).tokens
+    return _greedy(model, ends, _rendered(renderer, tokenizer, draw_prompts(spec["prompts"])), spec["tokens"])
 
 
 def _loaded(folder: ModelFolder) -> Any:
@@ -62,12 +96,10 @@ def _renderer(place: str) -> TemplateRenderer:
     return TemplateRenderer(template)
 
 
-def _rendered(
-    renderer: TemplateRenderer, tokenizer: PreTrainedTokenizerBase, conversations: list[list[JsonObject]]
-) -> list[list[int]]:
-    """Return the ids of the text that asks for the answer to the last question."""
-    texts = [renderer.question(Conversation(number, turns)) for number, turns in enumerate(conversations, 1)]
-    return [list(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
+def _rendered(renderer: TemplateRenderer, tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> list[list[int]]:
+    """Return the ids of the text that asks for the answer to each question."""
+    asked = [Conversation(number, [{"role": "user", "content": each}]) for number, each in enumerate(questions, 1)]
+    return [list(tokenizer(renderer.question(each), add_special_tokens=False).input_ids) for each in asked]
 
 
 @torch.inference_mode()

@@ -1,0 +1,1 @@
+"""Functions that the studies measure with, in processes of their own."""
