@@ -114,8 +114,8 @@ bench-vocabulary: $(SETUP) ## tokens removed from a real model: size, quality in
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.vocabulary --write docs/vocabulary-bench.md --data core/measurements/vocabulary.json
 
 bench-bytes: $(SETUP) ## what a file of so many bytes is worth, pruned and in few bits, on a judge that is made first; goes on where it was ended
-	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.judge --write docs/judge.md
-	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.equal_bytes --distilled no yes --write docs/equal-bytes-map.md
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study judge --write docs/judge.md
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study equal_bytes --write docs/equal-bytes-map.md
 
 bench-gpu: $(SETUP) ## on a machine with an NVIDIA GPU: the tests that need one, then times, memory and the speed of 2:4, into docs/gpu.md; HOURS=4 at most, goes on where it was ended
 	$(BIN)/python -m bench.gpu --hours $(HOURS) --write docs/gpu.md

@@ -33,6 +33,7 @@ from bench.page import show
 from bench.service import Service, add_text, sample_service, service_key
 from bench.study_page import Goal, Name, Results, Table, page
 from secateur_wire.errors import NotFound, SecateurError
+from worker.embedded.register import add_model
 
 STUDIES: Final = Path(__file__).parent / "studies"
 _AFTER: Final = "after: "
@@ -60,14 +61,15 @@ class Where(_Record):
 class Probe(_Record):
     """Function, `module:function`, that takes a spec and returns figures: of the artifacts of `cells`, all by default.
 
-    `over` gives several cells of one that is no job's, each with another value of a field of the spec.
+    Of one that is no job's, `over` gives several cells, each with another value of a field of the spec, and what it
+    writes into its `place` is registered in the home as the model that it `registers`.
     """
 
     work: str
     spec: dict[str, Any] = {}
     cells: dict[str, list[str]] = {}
     over: dict[str, list[str]] = {}
-    needs_artifact: bool = True
+    registers: str | None = None
 
 
 class Study(_Record):
@@ -95,8 +97,8 @@ class Study(_Record):
     data: str | None = None
 
     def bodies(self) -> Iterator[tuple[Name, dict[str, Any]]]:
-        """Yield the name and the body of each job: all of a seed before the next seed."""
-        for seed in range(self.seeds):
+        """Yield the name and the body of each job, of which there are none without a base: seed by seed."""
+        for seed in range(self.seeds if self.base else 0):
             for choices in product(*(each.choices for each in self.axis)):
                 name = Name(tuple(zip((each.name for each in self.axis), choices, strict=True)), seed)
                 if any(name.fits(skipped) for skipped in self.skip):
@@ -113,7 +115,7 @@ class Study(_Record):
 
 
 def merged(body: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a body with changes, table by table; "absent" removes a field, "null" is null, which TOML does not have."""
+    """Return a body with changes, table by table: "absent" removes a field, "null" is TOML's lack of a null."""
     together = dict(body)
     for name, value in changes.items():
         if isinstance(value, Mapping):
@@ -197,10 +199,17 @@ class Bench:
     def _beside(self, title: str, probe: Probe, value: str) -> Cell:
         program, spec = _program(probe), {**probe.spec, **dict.fromkeys(probe.over, value)}
         key = f"beside-{service_key(title, spec, program.code, self._revision, self._inputs)}"
+        own = probe.registers
+        if own and self.runner.runs and not (self.service.settings.models_root / own).exists():
+            forget(key)
 
         def work() -> Figures:
             with checkpoint_place(key) as place:
-                return _timed(program, {**spec, **self._inputs, "place": str(place)}, key)
+                figures = _timed(program, {**spec, **self._inputs, "place": str(place)}, key)
+                if own:
+                    source = f"{self.study.model}, python -m bench.study"
+                    add_model(self.service.home, own, place, source=source, say=print)
+                return figures
 
         return Cell(title, key, work)
 
@@ -212,7 +221,8 @@ class Bench:
         """Return the cell of a job; None where it goes on from one that is not there."""
         asked = {"model": self.study.model, **body}
         if (before := _before(body)) is not None:
-            jobs = {each.title: figures["job"] for each, figures in self.results.found.items()}
+            own = {each: figures for each, figures in self.results.found.items() if each.seed == name.seed}
+            jobs = {each.without_seed(): figures["job"] for each, figures in own.items()}
             if before not in jobs:
                 return None
             asked["model"] = f"job:{jobs[before]}"
@@ -235,8 +245,7 @@ class Bench:
 
         def work() -> Figures:
             with checkpoint_place(key) as place:
-                if probe.needs_artifact:
-                    self.service.client.download(job["job"], place)
+                self.service.client.download(job["job"], place)
                 told = {"pruned": str(place), "job": job, "beside": self.results.beside}
                 return _timed(program, {**probe.spec, **self._inputs, **told}, key)
 
@@ -312,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 1
         except NotFound:
-            print(f"no model {study.model}: `python -m bench.judge` makes smollm2-rotated", file=sys.stderr)
+            print(f"no model {study.model}: `python -m bench.study judge` makes smollm2-rotated", file=sys.stderr)
             return 1
         bench = Bench(study, service, Runner.of(given), given.only, given.threads)
         results = bench.measure()

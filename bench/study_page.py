@@ -103,7 +103,10 @@ class Table(_Record):
 
 
 class Goal(_Record):
-    """Goal of a figure of jobs that fit `cells`; of the row where the figure `best` is least, where that is given."""
+    """Goal of a figure, or of what a function gives, of jobs that fit `cells`.
+
+    It is of the row where the figure `best` is least, where that is given.
+    """
 
     what: str
     figure: str
@@ -154,12 +157,12 @@ def measured(results: Results, names: Sequence[Name | Figures], figure: str) -> 
     takes the logarithm. A text is that of the first name.
     """
     above, _, below = figure.removeprefix("ln ").partition(" ÷ ")
-    below, _, choice = below.partition(" of ")
+    below, of_another, choice = below.partition(" of ")
     pairs: list[tuple[Any, Any]] = []
     for name in names:
         own = _figures(results, name)
         other = own
-        if choice and isinstance(name, Name):
+        if of_another and isinstance(name, Name):
             reference = name.instead(choice, results.axes)
             other = None if reference == name else _figures(results, reference)
         numerator = look(own, above.split("."))
@@ -232,7 +235,7 @@ def _goal(results: Results, goal: Goal) -> tuple[str, ...]:
 
 
 def _of(results: Results, names: Sequence[Name | Figures], figure: str) -> Value | None:
-    value = measured(results, names, figure)
+    value = _function(figure)(results) if ":" in figure else measured(results, names, figure)
     return value if isinstance(value, Value) else None
 
 
@@ -254,8 +257,8 @@ def _rows(results: Results, wanted: Table, choice: str | None) -> tuple[list[str
     """Return header and rows: first those that are no job's, then those of jobs with the choice."""
     named: list[tuple[str, Sequence[Name | Figures]]] = []
     for title in wanted.beside:
-        own = results.beside.get(title, {})
-        several = all(isinstance(each, Mapping) for each in own.values())
+        own = look(results.beside, title.split(".")) or {}
+        several = all(isinstance(each, Mapping | list) for each in own.values())
         named += [(name, [{"probe": each}]) for name, each in (own if several else {title: own}).items()]
     cells = wanted.cells if choice is None else {**wanted.cells, str(wanted.each): [choice]}
     for names in [] if wanted.beside and not wanted.cells else results.groups(cells):

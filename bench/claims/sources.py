@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.judge import JUDGE
 from core.settings import Settings
 from worker.embedded.instance import open_instance
 from worker.samples.images import FASHION_MNIST_FILES, FASHION_MNIST_LIST, FASHION_MNIST_PACKAGE
@@ -14,6 +13,8 @@ from worker.samples.zero_shot import add_task_samples
 
 FOLDER_VARIABLE = "FASHION_MNIST"
 RECALL = "arc_easy"
+JUDGE = "smollm2-rotated"
+"""Name in a home of the sample in rotated axes, whose weights lie on no grid of few bits."""
 
 
 class MissingData(Exception):
@@ -44,7 +45,7 @@ def judge_folder() -> Path:
     """Return the folder of the judge in this service's home; raises MissingData."""
     folder = Settings().models_root / JUDGE
     if not folder.exists():
-        raise MissingData(f"the home has no model {JUDGE}: `python -m bench.judge` makes it")
+        raise MissingData(f"the home has no model {JUDGE}: `python -m bench.study judge` makes it")
     return folder
 
 
