@@ -111,7 +111,7 @@ bench-answers: $(SETUP) ## what calibration on conversations does for a chat mod
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study answers --write docs/answers-bench.md
 
 bench-vocabulary: $(SETUP) ## tokens removed from a real model: size, quality in and out of domain, logits, speed in llama.cpp, tokenizers of all kinds; goes on where it was ended
-	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.vocabulary --write docs/vocabulary-bench.md --data core/measurements/vocabulary.json
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study vocabulary --write docs/vocabulary-bench.md --data core/measurements/vocabulary.json
 
 bench-bytes: $(SETUP) ## what a file of so many bytes is worth, pruned and in few bits, on a judge that is made first; goes on where it was ended
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study judge --write docs/judge.md

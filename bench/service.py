@@ -72,25 +72,3 @@ def add_text(home: EmbeddedInstance, name: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
     add_dataset(home, name, file, source="bench")
-
-
-def add_texts(home: EmbeddedInstance) -> None:
-    """Register texts unlike those of the sample: the handbook, and this project's own documentation.
-
-    Raises MissingData where the handbook cannot be fetched.
-    """
-    handbook = CACHE / "handbook.jsonl"
-    write_handbook(handbook)
-    add_dataset(home, HANDBOOK, handbook, source="bench")
-    add_documentation(home)
-
-
-def add_documentation(home: EmbeddedInstance) -> None:
-    """Register this project's decisions as a text; a home that has the text keeps it, though pages changed since."""
-    file = home.settings.datasets_root / f"{DOCUMENTATION}.jsonl"
-    if not file.exists():
-        file = CACHE / f"{DOCUMENTATION}.jsonl"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pages = [page.read_text() for page in sorted(_DOCS.glob("adr/*.md"))]
-        file.write_text("".join(json.dumps({"text": page}) + "\n" for page in pages))
-    add_dataset(home, DOCUMENTATION, file, source="bench")

@@ -1,6 +1,6 @@
 """Tokenizers of all kinds, cut to the tokens of some texts: whether every kept text has the same tokens, renumbered.
 
-A tokenizer is one of a folder, or one that is trained on the spec's text.
+A tokenizer is the model's, or one that is trained on the spec's text.
 """
 
 import json
@@ -29,14 +29,15 @@ _ALPHABETS: Final = (
 )
 
 
-def try_family(spec: dict[str, Any]) -> dict[str, Any]:
-    """Cut the tokenizer of the spec's `family`, and compare it with the dense one on texts.
+def cut(spec: dict[str, Any]) -> dict[str, Any]:
+    """Cut the tokenizer of the spec's `family`, or that of its `model`, and compare it with the dense one on texts.
 
     Tokens are counted on the first half of the documents; the others, paragraph by paragraph, and texts that are drawn
     at random are tokenized by both. `kept` of the `texts` need kept tokens alone, and `alike` of these have the same
     tokens. Texts with the unknown token are left out. `failures` has the first texts that do not.
     """
-    documents = list(read_documents(Path(spec["text"]), detect_format(Path(spec["text"]))))
+    file = Path(spec["texts"][spec["text"]])
+    documents = list(read_documents(file, detect_format(file)))
     half = len(documents) // 2
     dense = _opened(spec, documents[:half])
     parsed = parse_tokenizer(json.loads(dense.to_str()))
@@ -86,9 +87,8 @@ def _texts(documents: list[str], drawn: int) -> Iterator[str]:
 
 
 def _opened(spec: Mapping[str, Any], documents: list[str]) -> Tokenizer:
-    if spec["folder"] is not None:
-        return Tokenizer.from_file(str(Path(spec["folder"]) / TOKENIZER_FILE))
-    return _TRAINED[spec["family"]](documents)
+    train = _TRAINED.get(spec["family"])
+    return Tokenizer.from_file(str(Path(spec["model"]) / TOKENIZER_FILE)) if train is None else train(documents)
 
 
 def _byte_level(documents: list[str]) -> Tokenizer:
