@@ -61,7 +61,7 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	$(BIN)/python -m bench.mutants
 	$(BIN)/python -m bench.mutants --sample 40 --seed $(shell date +%j)
 	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100 --write docs/faults.md
-	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json
+	$(BIN)/python -m bench.study frontier --write docs/frontier.md --data core/measurements/zeros.json
 	$(BIN)/python -m bench.architectures --write docs/architectures.md --data bench/architectures/known_types.json
 	$(BIN)/python -m bench.claims --write docs/claims.md
 
@@ -90,7 +90,7 @@ format: $(SETUP) ## apply the formatter and the safe lint fixes
 	$(BIN)/ruff format .
 
 bench: $(SETUP) ## against llm-compressor, in a virtual environment of its own
-	$(BIN)/python -m bench.against_llmcompressor
+	$(BIN)/python -m bench.study against_llmcompressor
 
 architectures: $(SETUP) ## what every causal language model of transformers is offered, tried on tiny ones: docs/architectures.md; goes on where it was ended
 	$(BIN)/python -m bench.architectures --write docs/architectures.md --data bench/architectures/known_types.json
@@ -99,7 +99,7 @@ claims: $(SETUP) ## what the classical papers claim, tried here: docs/claims.md;
 	$(BIN)/python -m bench.claims --write docs/claims.md
 
 bench-frontier: $(SETUP) ## fits towards the dense model, part by part, against SparseGPT, ours and llm-compressor's; goes on where it was ended
-	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json
+	$(BIN)/python -m bench.study frontier --write docs/frontier.md --data core/measurements/zeros.json
 
 bench-experts: $(SETUP) ## a real model upcycled to a mixture, its experts dropped and pruned; goes on where it was ended
 	$(BIN)/python -m bench.experts --write docs/experts.md

@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -81,15 +81,6 @@ class Job:
     pattern: str
     sparsity: float = 0.5
 
-    @property
-    def title(self) -> str:
-        return f"{self.method} {target_title(self.pattern, self.sparsity)}"
-
-
-def target_title(pattern: str, sparsity: float) -> str:
-    """Return `50 %`, or `2:4`."""
-    return f"{100 * sparsity:g} %" if pattern == "unstructured" else pattern
-
 
 @dataclass(frozen=True)
 class Contender:
@@ -100,19 +91,28 @@ class Contender:
     options: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Contest:
+    """A contest that is prepared: the cell of a title and a body, None where nobody does it, others, and its facts."""
+
+    cell: Callable[[str, Mapping[str, Any]], Cell | None]
+    beside: Mapping[str, Cell]
+    facts: Sequence[str]
+
+
 def own_contender(title: str, parameters: Mapping[str, Any]) -> Contender:
     """Return Secateur's engine with a method's parameters."""
     return Contender(title, engine_program("bench.prune_cell:prune"), {"parameters": dict(parameters)})
 
 
-def peer_contender(length: int, *, batch: int | None = None, upgrade: bool = False) -> tuple[Contender, str]:
+def peer_contender(length: int) -> tuple[Contender, str]:
     """Return llm-compressor in its environment, which is installed where it is not there, and its releases.
 
-    `batch`: sequences of a calibration batch, None: as many as PEER_BATCH_TOKENS has of this length.
+    Its calibration batches have as many sequences as PEER_BATCH_TOKENS has of this length.
     """
-    python, release = peer_environment("llmcompressor", ("llmcompressor", "torch", "transformers"), upgrade=upgrade)
+    python, release = peer_environment("llmcompressor", ("llmcompressor", "torch", "transformers"))
     driver = foreign_program(python, Path(__file__).parent / "llmcompressor_driver.py", release)
-    size = batch or max(1, PEER_BATCH_TOKENS // length)
+    size = max(1, PEER_BATCH_TOKENS // length)
     return Contender(PEER, driver, {"batch_size": size, "block_size": 128, "damping": 0.01}), release
 
 
@@ -132,19 +132,6 @@ class Figures:
     sparsity: float
     tasks: dict[str, dict[str, float]]
     measured: str
-
-    @classmethod
-    def of(cls, kept: Mapping[str, Any]) -> "Figures | None":
-        """Return a cell's figures; None where the contender does not offer the job."""
-        return cls(**kept) if kept.get("offered", True) else None
-
-
-def brief(kept: Mapping[str, Any]) -> str:
-    """Return the words for a cell's figures."""
-    if (figures := Figures.of(kept)) is None:
-        return "not offered"
-    perplexities = ", ".join(f"{value:,.2f} {text}" for text, value in figures.perplexity.items())
-    return f"{figures.prune_seconds:.1f} s, {figures.peak_bytes / MIB:,.0f} MiB, perplexity {perplexities}"
 
 
 def contest_cell(

@@ -1,11 +1,15 @@
 """Texts and questions by which benches judge a language model, and how they speak of them. Loads no torch."""
 
 import argparse
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 
 from bench.cells import CACHE
 from bench.claims.sources import LanguageFiles, fetch_language_files
 from bench.handbook import LICENCE, write_handbook
+from bench.page import MISSING
 from bench.windows import Windows
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.settings import Settings
@@ -43,3 +47,14 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not above 0")
     return number
+
+
+def accuracies(tasks: Mapping[str, Mapping[str, float]] | None) -> list[str]:
+    """Every task's, and the mean with the standard error of a mean of independent means."""
+    if not tasks:
+        return [MISSING] * (len(TASKS) + 1)
+    metrics = [(name, task.metric) for name, task in TASKS.items()]
+    pairs = [(tasks[name][metric], tasks[name][f"{metric}_stderr"]) for name, metric in metrics]
+    error = math.sqrt(sum(each**2 for _, each in pairs)) / len(pairs)
+    pairs.append((fmean(accuracy for accuracy, _ in pairs), error))
+    return [f"{100 * accuracy:.1f} ± {100 * error:.1f}" for accuracy, error in pairs]

@@ -14,21 +14,18 @@ print(*(f"{name} {version(name)}" for name in sys.argv[1:]), sep=", ")
 """
 
 
-def peer_environment(
-    package: str, counted: Sequence[str], *, also: Sequence[str] = (), upgrade: bool
-) -> tuple[Path, str]:
+def peer_environment(package: str, counted: Sequence[str]) -> tuple[Path, str]:
     """The interpreter of a package's environment, and the releases of what is `counted` in it.
 
-    Installs the newest release where there is none, and with it what pip is told by `also`; `upgrade` looks for a newer
-    one.
+    Installs the newest release where there is none; who removes the environment gets a newer one.
     """
     folder = (CACHE / package).absolute()
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    if upgrade or not _releases(python, counted):
+    if not _releases(python, counted):
         print(f"Installing {package} into {CACHE / package}", flush=True)
-        install = ["install", "--quiet", "--disable-pip-version-check", "--upgrade", package, *also]
+        install = ["install", "--quiet", "--disable-pip-version-check", "--upgrade", package]
         subprocess.run([python, "-m", "pip", *install], check=True)
     return python, _releases(python, counted)
 

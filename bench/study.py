@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -26,18 +25,18 @@ from bench.cells import Cell, CellFailed, Figures, Program, Runner, engine_progr
 from bench.cells import recalled as kept_figures
 from bench.cells import run as run_program
 from bench.claims.sources import MissingData
-from bench.contest import checkpoint_place
+from bench.contest import Contest, checkpoint_place
 from bench.machine import describe_machine, threads_available
 from bench.measurements import merge
 from bench.page import show
 from bench.service import Service, add_text, sample_service, service_key
-from bench.study_page import Goal, Name, Results, Table, page
+from bench.study_page import Goal, Name, Results, Table, function_of, page
 from secateur_wire.errors import NotFound, SecateurError
 from worker.embedded.register import add_model
 
 STUDIES: Final = Path(__file__).parent / "studies"
 _AFTER: Final = "after: "
-_BRIEFED: Final = ("kl", "perplexity", "bits_per_byte", "alike", "kept")
+_BRIEFED: Final = ("job", "status", "kl", "perplexity", "offered", "alike", "kept")
 
 
 class _Record(BaseModel):
@@ -76,7 +75,8 @@ class Study(_Record):
     """A study: its jobs are `base` with the changes of a choice of each axis, but for what one of `skip` names.
 
     `seeds` is an axis too, whose number is put into the tables `seed_at` of a body that has them. `beside` are measured
-    on no artifact. `report` are the fields of reports that are kept, `data` a function that gives measurements.
+    on no artifact. `report` are the fields of reports that are kept, `data` a function that gives measurements. Where
+    there is a `contest`, its function gives the cells of bodies, which are no jobs of the service then.
     """
 
     section: str
@@ -91,6 +91,7 @@ class Study(_Record):
     skip: list[dict[str, list[str]]] = []
     report: list[str] = []
     probe: Probe | None = None
+    contest: Probe | None = None
     beside: dict[str, Probe] = {}
     goal: list[Goal] = []
     table: list[Table] = []
@@ -147,10 +148,11 @@ class Bench:
     """
 
     study: Study
-    service: Service
+    service: Service | None
     runner: Runner
     chosen: Sequence[str] = ()
     threads: int = field(default_factory=threads_available)
+    contest: Contest | None = None
     results: Results = field(default_factory=Results)
 
     def measure(self) -> Results:
@@ -160,10 +162,13 @@ class Bench:
             names = {value: f"{title}, {value}" if value else title for value in _values(each)}
             figures = self._figures({value: self._beside(names[value], each, value) for value in names}, _brief)
             self.results.beside[title] = figures if each.over else figures.get("", {})
+        if self.contest is not None:
+            found = self._figures(self.contest.beside, _brief)
+            self.results.beside |= {title: found.get(title, {}) for title in self.contest.beside}
         first = {name: body for name, body in bodies.items() if _before(body) is None}
         for some in (first, {name: body for name, body in bodies.items() if name not in first}):
             cells = {name: cell for name, body in some.items() if (cell := self._job(name, body)) is not None}
-            self.results.found |= self._figures(cells, lambda told: f"{told['job']}, {told['status']}")
+            self.results.found |= self._figures(cells, _brief)
         if (probe := self.study.probe) is not None:
             jobs = {name: each for name, each in self.results.found.items() if name.fits(probe.cells)}
             probed = self._figures({name: self._probe(probe, name, each) for name, each in jobs.items()}, _brief)
@@ -186,9 +191,14 @@ class Bench:
         return {name: found[name] for name in cells if name in found}
 
     @property
+    def _served(self) -> Service:
+        assert self.service is not None
+        return self.service
+
+    @property
     def _inputs(self) -> dict[str, Any]:
         """Return what every function is told: the dense model, the texts by name, and how many threads it has."""
-        settings = self.service.settings
+        settings = self._served.settings
         texts = {name: str((settings.datasets_root / f"{name}.jsonl").absolute()) for name in self.study.texts}
         return {
             "model": str((settings.models_root / self.study.model).absolute()),
@@ -200,7 +210,7 @@ class Bench:
         program, spec = _program(probe), {**probe.spec, **dict.fromkeys(probe.over, value)}
         key = f"beside-{service_key(title, spec, program.code, self._revision, self._inputs)}"
         own = probe.registers
-        if own and self.runner.runs and not (self.service.settings.models_root / own).exists():
+        if own and self.runner.runs and not (self._served.settings.models_root / own).exists():
             forget(key)
 
         def work() -> Figures:
@@ -208,17 +218,19 @@ class Bench:
                 figures = _timed(program, {**spec, **self._inputs, "place": str(place)}, key)
                 if own:
                     source = f"{self.study.model}, python -m bench.study"
-                    add_model(self.service.home, own, place, source=source, say=print)
+                    add_model(self._served.home, own, place, source=source, say=print)
                 return figures
 
         return Cell(title, key, work)
 
     @property
     def _revision(self) -> str:
-        return str(self.service.client.model(self.study.model).revision)
+        return str(self._served.client.model(self.study.model).revision)
 
     def _job(self, name: Name, body: Mapping[str, Any]) -> Cell | None:
-        """Return the cell of a job; None where it goes on from one that is not there."""
+        """Return the cell of a job; None where it goes on from one that is not there, or nobody does it."""
+        if self.contest is not None:
+            return self.contest.cell(name.title, body)
         asked = {"model": self.study.model, **body}
         if (before := _before(body)) is not None:
             own = {each: figures for each, figures in self.results.found.items() if each.seed == name.seed}
@@ -231,11 +243,11 @@ class Bench:
         kept = recall(key) if self.runner.runs else None
         if kept is not None and self.study.probe is not None and not self._is_there(kept["job"]):
             forget(key)
-        return Cell(name.title, key, partial(run_job, self.service, asked, self.study.report))
+        return Cell(name.title, key, partial(run_job, self._served, asked, self.study.report))
 
     def _is_there(self, job: str) -> bool:
         try:
-            return bool(self.service.client.artifacts(job))
+            return bool(self._served.client.artifacts(job))
         except NotFound:
             return False
 
@@ -245,7 +257,7 @@ class Bench:
 
         def work() -> Figures:
             with checkpoint_place(key) as place:
-                self.service.client.download(job["job"], place)
+                self._served.client.download(job["job"], place)
                 told = {"pruned": str(place), "job": job, "beside": self.results.beside}
                 return _timed(program, {**probe.spec, **self._inputs, **told}, key)
 
@@ -301,8 +313,8 @@ def _timed(program: Program, spec: dict[str, Any], key: str) -> Figures:
 
 
 def _brief(figures: Figures) -> str:
-    told = ", ".join(f"{name} {figures[name]}" for name in _BRIEFED if isinstance(figures.get(name), int | float))
-    return told or f"{figures['seconds']:.0f} s"
+    told = ", ".join(f"{name} {figures[name]}" for name in _BRIEFED if name in figures)
+    return told or f"{figures.get('seconds', 0):.0f} s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -312,27 +324,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.list:
         print("\n".join([*study.beside, *(name.title for name, _ in study.bodies())]))
         return 0
-    with sample_service() as service:
-        try:
-            for text in study.texts:
-                add_text(service.home, text)
-            service.client.model(study.model)
-        except MissingData as error:
-            print(error, file=sys.stderr)
-            return 1
-        except NotFound:
-            print(f"no model {study.model}: `python -m bench.study judge` makes smollm2-rotated", file=sys.stderr)
-            return 1
-        bench = Bench(study, service, Runner.of(given), given.only, given.threads)
-        results = bench.measure()
+    runner = Runner.of(given)
+    try:
+        if (contest := study.contest) is not None:
+            prepared = function_of(contest.work)(contest.spec, [body for _, body in study.bodies()], given.threads)
+            results = Bench(study, None, runner, given.only, given.threads, prepared).measure()
+        else:
+            with sample_service() as service:
+                for text in study.texts:
+                    add_text(service.home, text)
+                service.client.model(study.model)
+                results = Bench(study, service, runner, given.only, given.threads).measure()
+    except (MissingData, CellFailed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except NotFound:
+        print(f"no model {study.model}: `python -m bench.study judge` makes smollm2-rotated", file=sys.stderr)
+        return 1
     command = f"python -m bench.study {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     facts = f"Written by `{command}`, on {describe_machine()}; {own_release()}.\n\n{study.facts.strip()}"
     if given.set:
         facts += f"\n\nThis run has other values: `{' '.join(given.set)}`."
+    if study.contest is not None:
+        facts += "\n\n" + "\n".join(f"- {fact}" for fact in prepared.facts)
     show("\n\n".join([facts, page(results, study.goal, study.table)]), study.section, given.write)
     if given.data and study.data is not None:
-        module, _, function = study.data.partition(":")
-        merge(given.data, getattr(import_module(module), function)(results, given.threads))
+        merge(given.data, function_of(study.data)(results, given.threads))
     return int(len(results.found) < len(results.planned) or not all(results.beside.values()))
 
 

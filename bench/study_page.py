@@ -1,7 +1,7 @@
 """Page of a study: its goals beside what came out, and its tables, by figures that a path names. Loads no torch."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from statistics import fmean
@@ -26,18 +26,20 @@ class Name:
         """Return the choices in words; one whose name is empty is not said."""
         return f"{self.without_seed()}, seed {self.seed}".removeprefix(", ")
 
-    def without_seed(self, axis: str | None = None) -> str:
-        """Return the choices in words, but for that of an axis."""
-        return ", ".join(choice for own, choice in self.choices if choice and own != axis)
+    def without_seed(self, axes: Collection[str] = ()) -> str:
+        """Return the choices in words, but for those of some axes."""
+        return ", ".join(choice for own, choice in self.choices if choice and own not in axes)
 
     def fits(self, wanted: Mapping[str, Sequence[str]]) -> bool:
         """Return whether the name has one of the choices of each axis; `seed` is one too."""
         own = {**dict(self.choices), "seed": str(self.seed)}
         return all(own[axis] in choices for axis, choices in wanted.items())
 
-    def instead(self, choice: str, axes: Mapping[str, Sequence[str]]) -> "Name":
-        """Return the name with a choice in place of its own of that axis."""
-        (axis,) = [each for each, choices in axes.items() if choice in choices]
+    def instead(self, choice: str, axes: Mapping[str, Sequence[str]]) -> "Name | None":
+        """Return the name with a choice in place of its own of that axis; None where no axis has it."""
+        axis = next((each for each, choices in axes.items() if choice in choices), None)
+        if axis is None:
+            return None
         return replace(self, choices=tuple((each, choice if each == axis else own) for each, own in self.choices))
 
 
@@ -89,7 +91,8 @@ class Column(_Record):
 class Table(_Record):
     """Table of the jobs that fit `cells`, a row for all seeds of one; `beside` names rows that are no job's.
 
-    `each` is an axis of which each choice has a table, `rows` a function that gives header and rows of its own.
+    `each` is an axis of which each choice has a table, and `across` one whose choices are the columns, with all figures
+    in each. `rows` is a function that gives header and rows of its own. A row's title leaves out what all rows have.
     """
 
     title: str = ""
@@ -99,6 +102,7 @@ class Table(_Record):
     cells: dict[str, list[str]] = {}
     beside: list[str] = []
     each: str | None = None
+    across: str | None = None
     rows: str | None = None
 
 
@@ -152,12 +156,12 @@ def look(figures: Any, path: Sequence[str]) -> Any:
 def measured(results: Results, names: Sequence[Name | Figures], figure: str) -> Value | str | None:
     """Return a figure over names that differ in the seed, or of figures that are no job's; None where there is none.
 
-    `A ÷ B` divides paths, seed by seed; lists, such as one value a request, are added over seeds, and the quotient of
-    their sums has a standard error over requests. `A ÷ B of CHOICE` takes B of the job with another choice. `ln`
-    takes the logarithm. A text is that of the first name.
+    `A ÷ B` divides paths, seed by seed; B may be a number. Lists, such as one value a request, are added over seeds,
+    and the quotient of their sums has a standard error over requests. `A ÷ B with CHOICE` takes B of the job with
+    another choice, `ln` the logarithm. A text is that of the first name.
     """
     above, _, below = figure.removeprefix("ln ").partition(" ÷ ")
-    below, of_another, choice = below.partition(" of ")
+    below, of_another, choice = below.partition(" with ")
     pairs: list[tuple[Any, Any]] = []
     for name in names:
         own = _figures(results, name)
@@ -167,6 +171,8 @@ def measured(results: Results, names: Sequence[Name | Figures], figure: str) -> 
             other = None if reference == name else _figures(results, reference)
         numerator = look(own, above.split("."))
         denominator = look(other, below.split(".")) if below and other is not None else None
+        if below.isdigit():
+            denominator = int(below)
         if numerator is None or numerator == [] or (below and not denominator):
             continue
         pairs.append((numerator, denominator))
@@ -184,9 +190,11 @@ def measured(results: Results, names: Sequence[Name | Figures], figure: str) -> 
     return Value([math.log(each) for each in values] if figure.startswith("ln ") else values)
 
 
-def _figures(results: Results, name: Name | Figures) -> Figures | None:
+def _figures(results: Results, name: Name | Figures | None) -> Figures | None:
+    if name is None:
+        return None
     if not isinstance(name, Name):
-        return {**name, "beside": results.beside}
+        return {**name.get("probe", {}), **name, "beside": results.beside}
     found = results.found.get(name)
     return None if found is None else {**found, "beside": results.beside}
 
@@ -235,20 +243,21 @@ def _goal(results: Results, goal: Goal) -> tuple[str, ...]:
 
 
 def _of(results: Results, names: Sequence[Name | Figures], figure: str) -> Value | None:
-    value = _function(figure)(results) if ":" in figure else measured(results, names, figure)
+    value = function_of(figure)(results) if ":" in figure else measured(results, names, figure)
     return value if isinstance(value, Value) else None
 
 
 def _table(results: Results, wanted: Table) -> Iterator[str]:
     for choice in results.axes.get(wanted.each, []) if wanted.each else [None]:
-        header, rows = _function(wanted.rows)(results) if wanted.rows else _rows(results, wanted, choice)
+        header, rows = function_of(wanted.rows)(results) if wanted.rows else _rows(results, wanted, choice)
         if rows:
             title = f"{wanted.title}{choice or ''}"
             yield from filter(None, (title and f"### {title}", wanted.note))
             yield table(header, rows, text_columns=1)
 
 
-def _function(place: str) -> Any:
+def function_of(place: str) -> Any:
+    """Return the function that `module:function` names."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 
@@ -261,15 +270,30 @@ def _rows(results: Results, wanted: Table, choice: str | None) -> tuple[list[str
         several = all(isinstance(each, Mapping | list) for each in own.values())
         named += [(name, [{"probe": each}]) for name, each in (own if several else {title: own}).items()]
     cells = wanted.cells if choice is None else {**wanted.cells, str(wanted.each): [choice]}
-    for names in [] if wanted.beside and not wanted.cells else results.groups(cells):
-        named.append((names[0].without_seed(wanted.each), names))
-    rows = [[title, *(_shown(results, names, each) for each in wanted.columns)] for title, names in named]
-    return [wanted.first, *(each.title for each in wanted.columns)], rows
+    left_out = {str(wanted.across), *(axis for axis, choices in cells.items() if len(choices) == 1)}
+    groups: list[list[Name]] = [] if wanted.beside and not wanted.cells else results.groups(cells)
+    if wanted.across is None:
+        header = [each.title for each in wanted.columns]
+        named += [(names[0].without_seed(left_out), names) for names in groups]
+        return [wanted.first, *header], [
+            [title, *(_shown(results, names, each) for each in wanted.columns)] for title, names in named
+        ]
+    choices = [each for each in results.axes[wanted.across] if each in wanted.cells.get(wanted.across, [each])]
+    rows: dict[str, dict[str, str]] = {}
+    for names in groups:
+        place = dict(names[0].choices)[wanted.across]
+        shown = "; ".join(_shown(results, names, each) for each in wanted.columns)
+        rows.setdefault(names[0].without_seed(left_out), {})[place] = shown
+    across = [[title, *(row.get(each, MISSING) for each in choices)] for title, row in rows.items()]
+    besides = [[title, *[_shown(results, names, wanted.columns[0])] * len(choices)] for title, names in named]
+    return [wanted.first, *choices], besides + across
 
 
 def _shown(results: Results, names: Sequence[Name | Figures], column: Column) -> str:
     if column.figure == "seeds":
         return str(len(names))
+    if any((_figures(results, name) or {}).get("offered") is False for name in names):
+        return "not offered"
     value = measured(results, names, column.figure)
     if value is None:
         return MISSING

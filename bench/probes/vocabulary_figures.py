@@ -21,7 +21,7 @@ _REDUCED: Final[dict[str, int | str]] = {"vocabulary": 16_384, "unused tokens": 
 def part_of_gain(results: Results) -> Value | None:
     """Return the part of the gain in bytes that decoding gains, of the job that removes tokens alone."""
     for names in results.groups({"case": ["vocabulary"]}):
-        export = next(iter(results.found[names[0]]["metrics"]["exports"]), {})
+        export: Figures = next(iter(results.found[names[0]]["metrics"]["exports"]), {})
         if speed := export.get("speed"):
             return Value([(speed["decode"]["ratio"] - 1) / (speed["dense_bytes"] / export["bytes"] - 1)])
     return None

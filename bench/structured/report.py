@@ -11,8 +11,7 @@ from itertools import product
 from statistics import fmean
 
 from bench.contest import MIB, Ground
-from bench.frontier_report import accuracies
-from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
+from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN, accuracies
 from bench.measurements import spread
 from bench.page import MISSING, summary, table
 from bench.structured.goals import Ranking, goals, goals_table
