@@ -271,7 +271,7 @@ def _rows(results: Results, wanted: Table, choice: str | None) -> tuple[list[str
         named += [(name, [{"probe": each}]) for name, each in (own if several else {title: own}).items()]
     cells = wanted.cells if choice is None else {**wanted.cells, str(wanted.each): [choice]}
     left_out = {str(wanted.across), *(axis for axis, choices in cells.items() if len(choices) == 1)}
-    groups: list[list[Name]] = [] if wanted.beside and not wanted.cells else results.groups(cells)
+    groups: list[list[Name]] = [] if wanted.beside and not cells else results.groups(cells)
     if wanted.across is None:
         header = [each.title for each in wanted.columns]
         named += [(names[0].without_seed(left_out), names) for names in groups]

@@ -1,3 +1,1 @@
-"""The experts' bench: `python -m bench.experts`. A mixture made of a real model, pruned inside its experts and by whole
-ones, judged on text that nothing was fitted to.
-"""
+"""The mixture of the experts' study, made of a real model, and its cells: experts and weights removed from it."""

@@ -1,15 +1,7 @@
-"""Plan of the experts' bench: its rows, and which cells in which order. Loads no torch."""
+"""Recipe of the mixture of the experts' study. Loads no torch."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-_NO_REFIT = {"compensation": {"refit": 0}}
-REAP, REFITTED, MERGED = "reap", "reap + refit", "merge + refit"
-SHARES = {"25": 0.25, "50": 0.5}
-"""Shares of each layer's experts that go."""
-WEIGHTS = 0.5
-"""Share of the weights that become zero."""
 LAYOUTS = ("qwen3-moe", "mixtral")
 """Families that the mixture is written as; the first is pruned."""
 UPCYCLE_VERSION = 1
@@ -36,65 +28,3 @@ class Recipe:
     router_learning_rate: float = 1e-3
     balance: float = 0.01
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method with its parameters; one that `drops` takes whole experts, others set weights to zero."""
-
-    title: str
-    method: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    drops: bool = False
-
-
-def _drop(title: str, **parameters: Any) -> Row:
-    return Row(title, "expert-drop", parameters, drops=True)
-
-
-ROWS = {
-    each.title: each
-    for each in (
-        _drop("random", score="random", **_NO_REFIT),
-        _drop("frequency", score="frequency", **_NO_REFIT),
-        _drop(REAP, **_NO_REFIT),
-        _drop("merge", merge=True, **_NO_REFIT),
-        _drop(REFITTED),
-        _drop(MERGED, merge=True),
-        Row("magnitude", "magnitude"),
-        Row("wanda", "wanda"),
-        Row("sparsegpt", "sparsegpt"),
-        Row("frontier", "frontier"),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Pruning:
-    """One pruning: names of row and share, none where weights become zero, and the seed of the calibration."""
-
-    row: str
-    share: str | None
-    seed: int
-
-    @property
-    def title(self) -> str:
-        what = f"{100 * WEIGHTS:g} % of the weights" if self.share is None else f"{self.share} % of the experts"
-        return f"seed {self.seed}, {self.row}, {what}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Rows that are asked for, how many seeds drop experts, and how many set weights to zero, counted from 0."""
-
-    rows: Sequence[str]
-    seeds: int
-    weight_seeds: int
-
-    def prunings(self) -> Iterator[Pruning]:
-        """Yield all cells: those of the first seed first."""
-        for seed in range(max(self.seeds, self.weight_seeds)):
-            for share in SHARES if seed < self.seeds else ():
-                yield from (Pruning(row, share, seed) for row in self.rows if ROWS[row].drops)
-            if seed < self.weight_seeds:
-                yield from (Pruning(row, None, seed) for row in self.rows if not ROWS[row].drops)

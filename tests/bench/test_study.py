@@ -123,7 +123,12 @@ def test_goals_stand_beside_what_came_out_and_what_is_missing_is_named() -> None
         {"what": "kl", "figure": "probe.kl ÷ probe.tokens", "at_least": 0.9, "at_most": 1.1, "cells": {"text": [""]}},
         {"what": "none", "figure": "metrics.bits", "at_least": 1.0, "cells": {"share": ["none"]}},
     ]
-    table = {"title": "On ", "each": "text", "columns": [{"title": "bits", "figure": "metrics.bits"}], "beside": []}
+    table = {
+        "title": "On ",
+        "each": "text",
+        "columns": [{"title": "bits", "figure": "metrics.bits"}],
+        "beside": ["dense.a"],
+    }
     study = Study.model_validate({**STUDY, "goal": goals, "table": [table]})
     lines = page(results(), study.goal, study.table).splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
@@ -132,7 +137,7 @@ def test_goals_stand_beside_what_came_out_and_what_is_missing_is_named() -> None
         ["kl", "0.9 … 1.1", "2.000", "no"],
         ["none", "≥ 1.000", "–", "–"],
     ]
-    assert ["half", "1.250 ± 0.354 (2)"] in rows and "### On chats" in lines
+    assert ["dense.a", "–"] in rows and ["half", "1.250 ± 0.354 (2)"] in rows and "### On chats" in lines
     assert "Not run: 5 of 8 cells: none, seed 0, 1; none, chats, seed 0, 1; half, chats, seed 1." in lines
     assert rows[-1] == ["half, chats, seed 1", "there is no such text"]
 
