@@ -1,10 +1,9 @@
-"""A Prometheus that scrapes API processes once a second, with alert rules."""
+"""A Prometheus that scrapes an API process once a second."""
 
 import json
 import re
-import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from bench.parts import until
+from tests.production.programs import needed
 from worker.processes import spawn
 
-PROGRAM = "prometheus"
 START_SECONDS = 60
 
 Series = dict[str, Any]
@@ -26,91 +25,45 @@ class Prometheus:
     """One that runs; asked by its HTTP API."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=10)
+        self.client = httpx.Client(base_url=url, timeout=10)
 
     def query(self, expression: str) -> list[Series]:
         """Return what an expression is at this moment. Raises ValueError, with Prometheus' words, where it is none."""
-        answer = self._client.get("/api/v1/query", params={"query": expression}).json()
+        answer = self.client.get("/api/v1/query", params={"query": expression}).json()
         if answer["status"] != "success":
             raise ValueError(f"{expression}: {answer['error']}")
         found: list[Series] = answer["data"]["result"]
         return found
-
-    def firing(self) -> set[str]:
-        """Return the names of the alerts that fire at this moment."""
-        alerts = self._client.get("/api/v1/alerts").json()["data"]["alerts"]
-        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
     def scrapes(self, least: int) -> bool:
         """Tell whether each API process was scraped so often."""
         counts = self.query("count_over_time(up[1d])")
         return bool(counts) and all(int(each["value"][1]) >= least for each in counts)
 
-    def wait_for_calm(self) -> None:
-        """Wait for the first scrape of all, until when nothing is known of anybody, and for what fires to be over."""
-        until(lambda: self.scrapes(1) and not self.firing(), START_SECONDS)
-
-    def is_ready(self) -> bool:
-        try:
-            return self._client.get("/-/ready").status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
-
-    def close(self) -> None:
-        self._client.close()
-
 
 @contextmanager
-def watch(apis: Sequence[str], rules: Path, folder: Path) -> Iterator[Prometheus]:
-    """Run a Prometheus over what `apis` (base URLs) tell at `/metrics` while the body runs; `folder` takes all it
-    writes. Raises FileNotFoundError where it is not installed, TimeoutError where an API process does not answer or an
-    alert fires from the start.
+def watch(api: str, folder: Path) -> Iterator[Prometheus]:
+    """Run a Prometheus over what `api` (a base URL) tells at `/metrics`; `folder`, which must be there, takes all it
+    writes. Skips where it is not installed.
     """
-    program = shutil.which(PROGRAM)
-    if program is None:
-        raise FileNotFoundError("prometheus is not installed (apt-get install prometheus)")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "prometheus.yml").write_text(json.dumps(_configuration(apis, rules)))
+    scraped = {"job_name": "secateur", "static_configs": [{"targets": [urlsplit(api).netloc]}]}
+    often = {"scrape_interval": "1s", "scrape_timeout": "1s"}
+    (folder / "prometheus.yml").write_text(json.dumps({"global": often, "scrape_configs": [scraped]}))
+    own = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    command = [needed("prometheus"), *own, "--web.listen-address=127.0.0.1:0"]
     log = folder / "prometheus.log"
     with log.open("wb") as said:
-        process = spawn(
-            [
-                program,
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                "--web.listen-address=127.0.0.1:0",
-            ],
-            name=PROGRAM,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-        )
+        process = spawn(command, name="prometheus", stdout=said, stderr=subprocess.STDOUT)
     try:
-        address = until(lambda: _address(log) if process.is_running() else _ended(log), START_SECONDS)
-        running = Prometheus(f"http://{address}")
-        try:
-            until(lambda: running.is_ready() if process.is_running() else _ended(log), START_SECONDS)
-            running.wait_for_calm()
+        running = Prometheus(f"http://{until(lambda: _address(log), START_SECONDS, log.name)}")
+        with running.client:
+            until(lambda: running.client.get("/-/ready").status_code == httpx.codes.OK, START_SECONDS, log.name)
             yield running
-        finally:
-            running.close()
     finally:
         process.end(grace_seconds=10)
-
-
-def _configuration(apis: Sequence[str], rules: Path) -> dict[str, Any]:
-    scraped = [{"targets": [urlsplit(api).netloc for api in apis]}]
-    return {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(rules)],
-        "scrape_configs": [{"job_name": "secateur", "static_configs": scraped}],
-    }
 
 
 def _address(log: Path) -> str | None:
     """Return the address it says it listens at."""
     found = re.search(r'msg="Listening on" address=(127\.0\.0\.1:\d+)', log.read_text())
     return found[1] if found else None
-
-
-def _ended(log: Path) -> str:
-    raise RuntimeError(f"Prometheus ended: {log.read_text()[-1000:]}")
