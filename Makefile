@@ -53,14 +53,14 @@ coverage: $(SETUP) ## branches of the product that the suite runs, by package, i
 	$(BIN)/python -m tests.branch_coverage $(if $(AGAINST),--against $(AGAINST)) -- \
 		-n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
-nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then the mutants, a thousand faults and the benches, which go on where they were ended
+nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then a thousand faults, and the mutants and benches, which go on where they were ended
 	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)
 	CONFIG_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/fuzz/test_configs.py $(PYTEST_FLAGS)
 	ARCHITECTURE_FUZZ_CASES=2000 $(BIN)/python -m pytest tests/fuzz/test_architectures.py $(PYTEST_FLAGS)
 	$(BIN)/python -m tests.production.wheels --fresh
 	$(BIN)/python -m bench.mutants
 	$(BIN)/python -m bench.mutants --sample 40 --seed $(shell date +%j)
-	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100 --write docs/faults.md
+	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100
 	$(BIN)/python -m bench.study frontier --write docs/frontier.md --data core/measurements/zeros.json
 	$(BIN)/python -m bench.architectures --write docs/architectures.md --data bench/architectures/known_types.json
 	$(BIN)/python -m bench.claims --write docs/claims.md
@@ -124,7 +124,7 @@ mutants: $(SETUP) ## a hundred small faults put into a copy of the product, one 
 	$(BIN)/python -m bench.mutants
 
 chaos: $(SETUP) ## faults in a whole installation while clients use it, as root; SEED=1 FAULTS=100
-	$(BIN)/python -m bench.chaos --seed $(SEED) --faults $(FAULTS)
+	$(BIN)/python -m bench.chaos --seeds $(SEED) --faults $(FAULTS)
 
 lock: ## refresh constraints.txt of worker/doctor, and deploy/locks for the images, from the ranges in pyproject.toml
 	rm -rf .cache/lock

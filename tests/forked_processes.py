@@ -31,7 +31,6 @@ from typing import Any, NoReturn
 LOADED = (
     "accelerate",
     "api.app",
-    "bench.chaos.running",
     "core.engine.evaluation.zero_shot",
     "core.engine.recovery.adapters",
     "core.pipeline.reports.shape_chart",

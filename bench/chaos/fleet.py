@@ -11,41 +11,39 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import httpx
 import psutil
 import psycopg
 from sqlalchemy import make_url
 
-from bench.chaos.bystanders import NOBODYS_QUEUE, Bystanders
-from bench.chaos.installation import BYSTANDERS, OUTSIDERS, Installation, Journal
-from bench.chaos.outsiders import Outsiders
+from bench.chaos.installation import (
+    ACCESS_KEY,
+    NOBODYS_QUEUE,
+    OUTSIDERS,
+    SECRET_KEY,
+    Installation,
+    Journal,
+    make_keys,
+)
 from bench.chaos.processes import UP_SECONDS, Database, Part, children, runner_servers, runners
-from bench.chaos.receiver import Receiver
 from bench.chaos.wires import Wire
 from bench.load_fleet import QUICK
-from bench.parts import free_port, installed, until
-from bench.pooler import configure_pooler
-from core.database import session_factory, transaction
+from bench.parts import free_port, installed, until, without_settings
 from core.database_url import libpq_url
-from core.service.teams.bootstrap import create_team
-from core.service.teams.keys import create_key
 from core.settings import Settings
 from tests.production.files import compose, filled_in, image
+from tests.webhooks.receiver import receiving
 from worker.processes import run
 
-TEAMS = ("gardeners", "foresters", BYSTANDERS, OUTSIDERS)
+TEAMS = ("gardeners", "foresters", OUTSIDERS)
 PASSWORD = "a password of Redis"
 SECRET = "a secret for a run of faults"
-ACCESS_KEY, SECRET_KEY, BUCKET = "access", "secret", "secateur"
+BUCKET = "secateur"
 DISK_BYTES = 64 * 2**20
 """Size of each worker's home, about ten times the size of a tiny job."""
-_POOLED_CONNECTIONS = 8
 _SETTINGS = {
     **QUICK,
     "SECATEUR_WORKER_POLL_SECONDS": "2",
@@ -67,7 +65,6 @@ _SETTINGS = {
     "SECATEUR_WEBHOOK_RETRY_DELAYS": ",".join(["1", "2", "4", *["8"] * 30]),
     "SECATEUR_WEBHOOK_TIMEOUT_SECONDS": "5",
     "SECATEUR_PRESIGNED_SECONDS": "0",
-    "SECATEUR_HUB_PATIENCE_SECONDS": "10",
     "SECATEUR_QUEUES": f"default,{NOBODYS_QUEUE}",
     "SECATEUR_DEVICE": "cpu",
     "SECATEUR_THREADS": "1",
@@ -84,97 +81,72 @@ _SETTINGS = {
 """Environment of every service: losses are noticed and tried again within seconds; nothing leaves this machine."""
 
 
-@dataclass(frozen=True)
-class Services:
-    """Names of the service processes of a fleet."""
-
-    apis: tuple[str, ...] = ("api-0", "api-1")
-    dispatchers: tuple[str, ...] = ("dispatcher-0", "dispatcher-1")
-    workers: tuple[str, ...] = ("worker-0", "worker-1", "worker-2", "worker-3")
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        return (*self.apis, *self.dispatchers, *self.workers)
-
-
-ALL: Final = Services()
-FEW: Final = Services(("api-0",), ("dispatcher-0",), ("worker-0", "worker-1"))
-"""Enough for a job to go on elsewhere; ready in half the time."""
+APIS: Final = ("api-0", "api-1")
+DISPATCHERS: Final = ("dispatcher-0", "dispatcher-1")
+WORKERS: Final = ("worker-0", "worker-1", "worker-2", "worker-3")
+SERVICES: Final = (*APIS, *DISPATCHERS, *WORKERS)
 
 
 class Fleet:
-    """Held as a context, in which everything runs and keeps running; `folder` takes all of it and must be new.
+    """The processes run, and keep running, until `cleanup` is left; `folder` takes all of it and must be new."""
 
-    `is_pooled`: dispatchers and workers reach PostgreSQL through PgBouncer, APIs directly, since they listen.
-    """
-
-    def __init__(self, folder: Path, services: Services = ALL, *, is_pooled: bool = False) -> None:
-        self.services = services
+    def __init__(self, folder: Path, cleanup: ExitStack) -> None:
         self.folder = folder.resolve()
         self.run_id = secrets.token_hex(8)
         self.database = Database(self.folder / "postgres")
         self.wires: dict[str, Wire] = {}
         self.parts: dict[str, Part] = {}
-        self.hooks: Receiver
-        self.installation: Installation
-        self._is_pooled = is_pooled
-        self._cleanup = ExitStack()
-        self._ports = {name: free_port() for name in ("redis", "store", "hub", "pooler", *services.apis)}
-
-    def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.journal = Journal(self.folder / "journal.jsonl")
-        try:
-            self._enter()
-        except BaseException:
-            self._cleanup.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._cleanup.close()
-
-    @cached_property
-    def bystanders(self) -> Bystanders:
-        return Bystanders(self.installation, self.journal)
-
-    @cached_property
-    def outsiders(self) -> Outsiders:
-        return Outsiders(self.installation, self.journal)
-
-    @property
-    def redis_url(self) -> str:
-        return str(httpx.URL(f"redis://127.0.0.1:{self._ports['redis']}/0", username="", password=PASSWORD))
-
-    @property
-    def store_mood(self) -> Path:
+        self.store_mood = self.folder / "store.mood"
         """File that names the mood of the store."""
-        return self.folder / "store.mood"
-
-    def home(self, name: str) -> Path:
-        return self.folder / name
+        self._cleanup = cleanup
+        self._ports = {name: free_port() for name in ("redis", "store", *APIS)}
+        hooks = cleanup.enter_context(receiving())
+        cleanup.callback(self.database.close)
+        url = self._make_database()
+        cleanup.callback(self._close)
+        store = str(self._ports["store"])
+        self._start("redis", self._redis())
+        self.store_mood.write_text("well")
+        self._start("store", [sys.executable, "-m", "bench.chaos.store", store, str(self.store_mood)])
+        until(lambda: httpx.get(f"http://127.0.0.1:{store}/", timeout=5), UP_SECONDS)
+        postgres = Path(str(make_url(url).query["host"])) / ".s.PGSQL.5432"
+        for name in SERVICES:
+            self.wires[f"{name}:postgres"] = Wire(postgres)
+            self.wires[f"{name}:redis"] = Wire(self._ports["redis"])
+        self._prepare()
+        self.installation = Installation(
+            folder=self.folder,
+            journal=Journal(self.folder / "journal.jsonl"),
+            apis=tuple(f"http://127.0.0.1:{self._ports[name]}" for name in APIS),
+            admin_keys=make_keys(Settings(database_url=url), TEAMS, SECRET),
+            hooks=hooks,
+            store_endpoint=f"http://127.0.0.1:{store}",
+            bucket=BUCKET,
+            database_url=url,
+        )
+        for name in SERVICES:
+            self._start(name, self._command(name), self._variables(name))
+        until(self.is_ready, UP_SECONDS)
+        with self.installation.connect() as connection:
+            wanted = [(len(WORKERS),)]
+            until(lambda: connection.execute("SELECT count(*) FROM workers").fetchall() == wanted, UP_SECONDS)
 
     def worker_of(self, pid: int) -> str | None:
         """Name of the worker with this process id, as the database tells it; None where it has ended meanwhile."""
-        return next((name for name in self.services.workers if self.parts[name].pid == pid), None)
+        return next((name for name in WORKERS if self.parts[name].pid == pid), None)
 
     def processes(self, target: str) -> list[psutil.Process]:
         """Return the processes of a part.
 
-        For `worker-N` they are its parent and the pool's process; `worker-N/pool` is that one, and `worker-N/job` the
-        runner at work for a job, if there is one. `worker-N/runner` is it, else the process it would be forked from,
-        else the pool's process.
+        For `worker-N` they are its parent and the pool's process; `worker-N/pool` is that one, and `worker-N/runner`
+        the runner at work for a job, else the process it would be forked from, else the pool's process.
         """
         name, _, inner = target.partition("/")
         pid = self.parts[name].pid
         if pid is None:
             return []
-        pools = children(pid) if name in self.services.workers else []
-        if inner == "job":
-            wanted = [each for pool in pools for each in runners(pool)]
-        elif inner == "runner":
+        pools = children(pid) if name in WORKERS else []
+        if inner == "runner":
             wanted = [each for pool in pools for each in runners(pool) or runner_servers(pool) or [pool]]
         else:
             wanted = pools if inner == "pool" else [pid, *pools]
@@ -190,7 +162,7 @@ class Fleet:
         One of each part, and of a worker also the pool's process and the one that runners are forked from.
         """
         pids = {pid for part in self.parts.values() if (pid := part.pid) is not None}
-        pools = {process.pid for name in self.services.workers for process in self.processes(f"{name}/pool")}
+        pools = {process.pid for name in WORKERS for process in self.processes(f"{name}/pool")}
         return pids | pools | {server for pool in pools for server in runner_servers(pool)}
 
     def is_ready(self) -> bool:
@@ -200,46 +172,6 @@ class Fleet:
         except httpx.HTTPError:
             return False
         return all(answer.status_code == 200 and answer.json()["can_run"] for answer in answers)
-
-    def _enter(self) -> None:
-        self.hooks = self._cleanup.enter_context(Receiver(self.folder))
-        self._cleanup.callback(self.database.close)
-        url = self._make_database()
-        self._cleanup.callback(self._close)
-        store, hub = str(self._ports["store"]), str(self._ports["hub"])
-        self._start("redis", self._redis())
-        self.store_mood.write_text("well")
-        self._start("store", [sys.executable, "-m", "bench.chaos.store", store, str(self.store_mood)])
-        self._start("hub", [sys.executable, "-m", "bench.chaos.hub", hub, str(self._made("hub"))])
-        until(lambda: httpx.get(f"http://127.0.0.1:{store}/", timeout=5), UP_SECONDS)
-        postgres: Path | int = Path(str(make_url(url).query["host"])) / ".s.PGSQL.5432"
-        pooler = self._ports["pooler"]
-        if self._is_pooled:
-            settings = configure_pooler(self._made("pooler"), url, pooler, connections=_POOLED_CONNECTIONS)
-            self._start("pooler", [installed("pgbouncer"), str(settings)])
-        for name in self.services.all:
-            is_direct = not self._is_pooled or name in self.services.apis
-            self.wires[f"{name}:postgres"] = Wire(postgres if is_direct else pooler)
-            self.wires[f"{name}:redis"] = Wire(self._ports["redis"])
-        self._prepare()
-        self.installation = Installation(
-            folder=self.folder,
-            apis=tuple(f"http://127.0.0.1:{self._ports[name]}" for name in self.services.apis),
-            admin_keys=make_keys(Settings(database_url=url), TEAMS, SECRET),
-            hooks=self.hooks.url,
-            received=self.hooks.received,
-            store_endpoint=f"http://127.0.0.1:{store}",
-            bucket=BUCKET,
-            store_access_key=ACCESS_KEY,
-            store_secret_key=SECRET_KEY,
-            database_url=url,
-        )
-        for name in self.services.all:
-            self._start(name, self._command(name), self._variables(name))
-        until(self.is_ready, UP_SECONDS)
-        with self.installation.connect() as connection:
-            wanted = [(len(self.services.workers),)]
-            until(lambda: connection.execute("SELECT count(*) FROM workers").fetchall() == wanted, UP_SECONDS)
 
     def _close(self) -> None:
         for part in reversed(self.parts.values()):
@@ -261,7 +193,7 @@ class Fleet:
     def _start(self, name: str, command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
         """Start a part, and keep it."""
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")},
+            **without_settings(),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "TMPDIR": str(self._made(f"{name}-tmp")),
             "CHAOS_RUN": self.run_id,
@@ -289,13 +221,12 @@ class Fleet:
             "SECATEUR_DATABASE_URL": f"postgresql+psycopg://postgres@127.0.0.1:{postgres}/postgres",
             "SECATEUR_BROKER_URL": f"redis://127.0.0.1:{redis}/0",
             "SECATEUR_STORE_ENDPOINT": f"http://127.0.0.1:{self._ports['store']}",
-            "SECATEUR_HUB_ENDPOINT": f"http://127.0.0.1:{self._ports['hub']}",
             "SECATEUR_ALLOWED_ROOTS": str(self.folder),
             **({"UVICORN_PORT": str(self._ports[name])} if name in self._ports else {}),
         }
 
     def _prepare(self) -> None:
-        environment = {**os.environ, **self._variables(self.services.apis[0])}
+        environment = {**os.environ, **self._variables(APIS[0])}
         command = [sys.executable, *compose()["services"]["prepare"]["command"][1:]]
         done = run(command, name="prepare", environment=environment)
         if done.returncode != 0:
@@ -317,16 +248,3 @@ class Fleet:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         return folder
-
-
-def make_keys(settings: Settings, teams: Sequence[str], secret: str) -> dict[str, str]:
-    """Make teams; return an admin's key of each."""
-    sessions = session_factory(settings)
-    keys = {}
-    with transaction(sessions) as session:
-        for name in teams:
-            team = create_team(session, name)
-            made = create_key(session, team, role="admin", name="chaos", expires_at=None, secret=secret.encode())
-            keys[name] = made.key
-    sessions.kw["bind"].dispose()
-    return keys

@@ -1,21 +1,20 @@
 """State that a run left, as its users see it: read over REST with each team's key, from the bucket and the receiver.
 
-Nothing here or in `promises` is the product's code: what is looked at must not decide what it looks like.
+Nothing here or in the promises is the product's code: what is looked at must not decide what it looks like.
 """
 
 import itertools
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property, wraps
 from typing import Any
-from urllib.parse import quote
 
 import boto3
 import httpx
 from botocore.config import Config
 
-from bench.chaos.installation import Installation, read
+from bench.chaos.installation import ACCESS_KEY, SECRET_KEY, Installation
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 LEASED = frozenset({"running", "cancelling"})
@@ -23,57 +22,8 @@ _TRIES = 10
 _PAGE = 200
 
 
-@dataclass(frozen=True)
-class Violation:
-    """A promise that was broken: its short name, how, and the job it is about, if any."""
-
-    promise: str
-    text: str
-    job: str | None = None
-
-
 class NoAnswer(Exception):
     """An API process that should be well did not answer, or answered with a failure of its own."""
-
-
-class Reader:
-    """GET, as a team, from one API process after another."""
-
-    def __init__(self, installation: Installation) -> None:
-        self._installation = installation
-        self._apis = itertools.cycle(installation.apis)
-
-    def get(self, team: str, path: str, **params: str | int) -> httpx.Response:
-        """Return an answer that is none of 500 and above; raises NoAnswer where there is none after many tries."""
-        said = ""
-        for _ in range(_TRIES):
-            try:
-                with self._installation.http(team, next(self._apis)) as client:
-                    answer = client.get(path, params=params)
-            except httpx.TransportError as error:
-                said = f"{type(error).__name__}: {error}"
-            else:
-                if answer.status_code < 500 and answer.status_code != 429:
-                    return answer
-                said = f"{answer.status_code} {answer.text[:300]}"
-            time.sleep(0.5)
-        raise NoAnswer(f"GET {path} as {team}: {said}")
-
-    def json(self, team: str, path: str, **params: str | int) -> Any:
-        answer = self.get(team, path, **params)
-        if answer.status_code != 200:
-            raise NoAnswer(f"GET {path} as {team}: {answer.status_code} {answer.text[:300]}")
-        return answer.json()
-
-    def all(self, team: str, path: str, **params: str | int) -> list[dict[str, Any]]:
-        """Return every item of a list, page by page."""
-        found: list[dict[str, Any]] = []
-        while True:
-            page = self.json(team, path, limit=_PAGE, **params)
-            found += page["data"]
-            if not page["has_more"]:
-                return found
-            params = params | {"after": page["next_after"]}
 
 
 @dataclass(frozen=True)
@@ -115,79 +65,114 @@ class SeenJob:
         return f"{self.id}/attempt-{self.kept_attempt}/{file['path']}"
 
 
-class Bucket:
-    """The store's objects, read directly."""
+class Observation:
+    """A run's journal and an installation, looked at now. `expected_pids` are the processes of the run that go on;
+    whatever else was started with `CHAOS_RUN=run_id` in its environment, and descends from none of them, is left over.
+    """
 
-    def __init__(self, installation: Installation) -> None:
-        self.name = installation.bucket
-        self.client = boto3.client(
+    def __init__(
+        self,
+        installation: Installation,
+        journal: list[dict[str, Any]],
+        run_id: str = "",
+        expected_pids: Collection[int] = (),
+    ) -> None:
+        self.installation = installation
+        self.journal = journal
+        self.run_id = run_id
+        self.expected_pids = expected_pids
+        self.teams = sorted(installation.admin_keys)
+        self.jobs: dict[str, SeenJob] = {}
+        self.s3 = boto3.client(
             "s3",
             endpoint_url=installation.store_endpoint,
-            aws_access_key_id=installation.store_access_key,
-            aws_secret_access_key=installation.store_secret_key,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
             region_name="us-east-1",
             config=Config(s3={"addressing_style": "path"}),
         )
-
-    def close(self) -> None:
-        self.client.close()
-
-    def objects(self) -> dict[str, int]:
-        """Return the size of every object, by its key."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
-        return {item["Key"]: int(item["Size"]) for page in pages for item in page.get("Contents", [])}
-
-    def content(self, key: str) -> bytes:
-        return bytes(self.client.get_object(Bucket=self.name, Key=key)["Body"].read())
-
-    def unfinished(self) -> list[str]:
-        """Return the keys of uploads in parts that were neither completed nor given up."""
-        answer = self.client.list_multipart_uploads(Bucket=self.name)
-        return [str(each["Key"]) for each in answer.get("Uploads", [])]
-
-
-@dataclass(frozen=True)
-class Observation:
-    """A run's journal and an installation, looked at now.
-
-    `expected_pids` are the processes of the run that go on; whatever else was started with `CHAOS_RUN=run_id` in its
-    environment, and descends from none of them, is left over.
-    """
-
-    installation: Installation
-    reader: Reader
-    bucket: Bucket
-    journal: list[dict[str, Any]]
-    run_id: str = ""
-    expected_pids: frozenset[int] = frozenset()
-    jobs: dict[str, SeenJob] = field(default_factory=dict)
-
-    @property
-    def teams(self) -> list[str]:
-        return sorted(self.installation.admin_keys)
-
-    def noted(self, kind: str) -> list[dict[str, Any]]:
-        return [entry for entry in self.journal if entry["kind"] == kind]
-
-    def received(self) -> Iterator[dict[str, Any]]:
-        """Yield what the receiver of webhooks was sent."""
-        yield from read(self.installation.received)
+        self._apis = itertools.cycle(installation.apis)
 
     def look(self) -> None:
         """Read all there is of every job."""
         for team in self.teams:
-            for job in self.reader.all(team, "/v1/jobs"):
-                self.jobs[job["id"]] = _see(self.reader, team, job)
+            for job in self.all(team, "/v1/jobs"):
+                path = f"/v1/jobs/{job['id']}"
+                report = self.get(team, f"{path}/report")
+                self.jobs[job["id"]] = SeenJob(
+                    team,
+                    job,
+                    self.all(team, f"{path}/events"),
+                    self.all(team, f"{path}/attempts")[::-1],
+                    self.json(team, f"{path}/artifacts")["data"],
+                    report.json() if report.status_code == 200 else None,
+                )
+
+    def noted(self, kind: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.journal if entry["kind"] == kind]
+
+    def get(self, team: str, path: str, **params: str | int) -> httpx.Response:
+        """Return a team's answer, from one API process after another, that is none of 500 and above; raises NoAnswer
+        where there is none after many tries.
+        """
+        said = ""
+        for _ in range(_TRIES):
+            try:
+                with self.installation.http(team, next(self._apis)) as client:
+                    answer = client.get(path, params=params)
+            except httpx.TransportError as error:
+                said = f"{type(error).__name__}: {error}"
+            else:
+                if answer.status_code < 500 and answer.status_code != 429:
+                    return answer
+                said = f"{answer.status_code} {answer.text[:300]}"
+            time.sleep(0.5)
+        raise NoAnswer(f"GET {path} as {team}: {said}")
+
+    def json(self, team: str, path: str, **params: str | int) -> Any:
+        answer = self.get(team, path, **params)
+        if answer.status_code != 200:
+            raise NoAnswer(f"GET {path} as {team}: {answer.status_code} {answer.text[:300]}")
+        return answer.json()
+
+    def all(self, team: str, path: str, **params: str | int) -> list[dict[str, Any]]:
+        """Return every item of a list, page by page."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.json(team, path, limit=_PAGE, **params)
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+            params = params | {"after": page["next_after"]}
+
+    def objects(self) -> dict[str, int]:
+        """Return the size of every object of the store, by its key."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.installation.bucket)
+        return {item["Key"]: int(item["Size"]) for page in pages for item in page.get("Contents", [])}
+
+    def content(self, key: str) -> bytes:
+        return bytes(self.s3.get_object(Bucket=self.installation.bucket, Key=key)["Body"].read())
 
 
-def _see(reader: Reader, team: str, job: dict[str, Any]) -> SeenJob:
-    path = f"/v1/jobs/{quote(job['id'])}"
-    report = reader.get(team, f"{path}/report")
-    return SeenJob(
-        team,
-        job,
-        reader.all(team, f"{path}/events"),
-        reader.all(team, f"{path}/attempts")[::-1],
-        reader.json(team, f"{path}/artifacts")["data"],
-        report.json() if report.status_code == 200 else None,
-    )
+Promise = Callable[[Observation], Iterator[str]]
+"""A promise of the service, in words the docstring of its function: it yields where an installation broke it."""
+
+
+PROMISES: list[Promise] = []
+"""What they find may still be on its way: it counts once the time that is given to it is over."""
+
+
+def promise(look: Promise) -> Promise:
+    """Make a promise of a function which looks at all there is."""
+    PROMISES.append(look)
+    return look
+
+
+def of_jobs(look: Callable[[SeenJob], Iterator[str]]) -> Promise:
+    """Make a promise of a function which looks at one job."""
+
+    @wraps(look)
+    def each(seen: Observation) -> Iterator[str]:
+        yield from (f"{found.id}: {text}" for found in seen.jobs.values() for text in look(found))
+
+    return promise(each)

@@ -38,7 +38,8 @@ class Part:
         self._closed = False
         self._lock = threading.Lock()
         self._process: ChildProcess | None = None
-        self._thread = threading.Thread(target=self._keep, name=f"keeper of {name}", daemon=True)
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
 
     @property
     def pid(self) -> int | None:
@@ -49,8 +50,6 @@ class Part:
     def start(self) -> None:
         """Have it run from now on, and wait until it does."""
         self._wanted.set()
-        if not self._thread.is_alive():
-            self._thread.start()
         until(lambda: self.pid, UP_SECONDS)
 
     def kill(self) -> None:
@@ -63,21 +62,19 @@ class Part:
         """End it, and have it stay away: asked to, and killed with its group where it has not ended in time."""
         self._wanted.clear()
         self._send(signal.SIGTERM)
-        try:
+        with suppress(TimeoutError):
             until(lambda: self.pid is None, grace_seconds)
-        except TimeoutError:
-            with self._lock:
-                if self._process is not None:
-                    self._process.send_group(signal.SIGKILL)
-            until(lambda: self.pid is None, UP_SECONDS)
+        with self._lock:
+            if self._process is not None:
+                self._process.send_group(signal.SIGKILL)
+        until(lambda: self.pid is None, UP_SECONDS)
 
     def close(self) -> None:
         """Kill it for good."""
         self._closed = True
         self.stop(0)
         self._wanted.set()  # lets the keeper see that it is over
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
 
     def _send(self, number: signal.Signals) -> None:
         with self._lock:
@@ -89,14 +86,9 @@ class Part:
             self._wanted.wait()
             if self._closed:
                 return
+            own = {**self._environment, **self.variables}
             with open(self._log, "ab") as log:
-                process = spawn(
-                    self._command,
-                    name=self.name,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    environment={**self._environment, **self.variables},
-                )
+                process = spawn(self._command, name=self.name, stdout=log, stderr=subprocess.STDOUT, environment=own)
             self._process = process
             while process.is_running():
                 time.sleep(LOOK_SECONDS)

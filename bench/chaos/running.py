@@ -1,171 +1,105 @@
-"""One run: a fleet, its clients, a seed's faults one after the other, and what the checker says afterwards."""
+"""One run: a fleet, its clients, a seed's faults one after the other, and a look at the promises once the last fault is
+healed and the clients have stopped.
 
-import hashlib
-import json
+The checker reads the API as the teams do, the audit trail among it, the bucket, the receiver, /proc, the workers'
+folders and PostgreSQL's own views of who holds what. It knows nothing of the product's code or tables.
+"""
+
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
 
-from bench.chaos import aim
-from bench.chaos.checker import check, timeline
-from bench.chaos.clocks import wrong_clock
-from bench.chaos.faults import KINDS, SCHEDULED, WHOSE_JOB, Fault
-from bench.chaos.fleet import ALL, Fleet, Services
-from bench.chaos.observation import Violation
-from bench.chaos.schedule import schedule
-from bench.chaos.traffic import CLIENTS_OF_TEAM, Traffic
+import httpx
+import psycopg
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bench.chaos.clients import traffic
+from bench.chaos.faults import KINDS, WHOSE_JOB, Fault, schedule
+from bench.chaos.fleet import WORKERS, Fleet
+from bench.chaos.installation import Installation
+from bench.chaos.observation import LEASED, PROMISES, NoAnswer, Observation, Promise
+from bench.chaos.promises import manifests_are_complete
 from bench.parts import until
+from tests.worker.clocks import wrong_clock
 
 AIM_SECONDS = 30
 """Until a fault stops waiting for its stage, and comes all the same."""
 RECOVERY_SECONDS = 90
 BOUND_SECONDS = 120
 """After the last fault: until everything has ended by itself."""
-_ROOT = Path(__file__).parents[2]
 _WARM_SECONDS = 180
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Done:
-    """A fault as it came. `stage` is None where no job was in the stage it was aimed at. `recovery_seconds` is from its
-    end, and that of a fault it joined, until every API said that jobs could be run, and one had succeeded; None where
-    that took too long.
-    """
-
-    number: int
-    kind: str
-    target: str
-    stage: str | None
-    job: str | None
-    seconds: float
-    recovery_seconds: float | None
+_LOOK_SECONDS = 1.0
+_AWAY = (NoAnswer, httpx.HTTPError, BotoCoreError, ClientError, psycopg.Error)
+_RUNNING = """SELECT jobs.id, workers.pid FROM jobs JOIN workers ON workers.id = jobs.worker_id
+WHERE jobs.status = 'running' AND jobs.stage = %s"""
+_DONE = "SELECT EXISTS (SELECT FROM job_attempts WHERE ended_at > to_timestamp(%s) AND outcome = 'succeeded')"
 
 
 @dataclass
 class Result:
-    """A run of a seed, of which so many faults were `asked`, of the product with these `sources`. `violations` are in
-    words, with their timelines.
+    """A run of a seed: the faults that came, with the stage of the job they hit; the `recoveries` of each, in seconds
+    from its end, and that of a fault it joined, until every API said that jobs could be run, and one had succeeded; and
+    the violations, in words.
     """
 
-    seed: int
-    asked: int
-    sources: str
-    faults: list[Done] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    recoveries: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
-    def write(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(".new")
-        aside.write_text(json.dumps(asdict(self), indent=1))
-        aside.rename(file)
 
-    @classmethod
-    def read(cls, file: Path) -> Self:
-        said: dict[str, Any] = json.loads(file.read_text())
-        return cls(**{**said, "faults": [Done(**each) for each in said["faults"]]})
-
-
-def sources() -> str:
-    """Return what tells one state of the product, and of what tries it, from another."""
-    digest = hashlib.sha256()
-    for folder in ("api", "core", "worker", "migrations", "bench/chaos"):
-        for file in sorted((_ROOT / folder).rglob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:20]
-
-
-def run(
-    seed: int,
-    faults: int,
-    seconds: float | None,
-    folder: Path,
-    say: Say = lambda line: None,
-    services: Services = ALL,
-    clients_of_team: int = CLIENTS_OF_TEAM,
-    kinds: Collection[str] = SCHEDULED,
-    is_pooled: bool = False,
-) -> Result:
-    """Have so many faults of these kinds come, fewer where `seconds` are over before. `folder` must be new, and takes
-    everything.
-    """
-    wrong_clock("+0")
-    result = Result(seed, faults, sources())
-    with Fleet(folder, services, is_pooled=is_pooled) as fleet:
-        with Traffic(fleet.installation, fleet.journal, seed, clients_of_team):
-            until(lambda: aim.has_succeeded_since(fleet, 0), _WARM_SECONDS, "a first job's success")
-            ends = None if seconds is None else time.monotonic() + seconds
-            for together in _grouped(schedule(seed, faults, services, kinds)):
-                if ends is not None and time.monotonic() > ends:
-                    break
-                result.faults += _strike(fleet, together, say)
-                if result.faults[-1].recovery_seconds is None:
-                    told = " and ".join(fault.title for fault in together)
-                    result.violations.append(f"recovery: nothing had recovered {RECOVERY_SECONDS} s after {told}")
-        result.violations += _told(check_fleet(fleet, BOUND_SECONDS), fleet.journal.path)
+def run(seed: int, faults: int, folder: Path, kinds: Collection[str]) -> Result:
+    """Have so many faults of these kinds come. `folder` must be new, and takes everything."""
+    wrong_clock("+0")  # is it installed?
+    result = Result()
+    with ExitStack() as cleanup:
+        fleet = Fleet(folder, cleanup)
+        with traffic(fleet.installation, seed):
+            until(lambda: _has_succeeded_since(fleet, 0), _WARM_SECONDS, "a first job's success")
+            for together in _grouped(schedule(seed, faults, kinds)):
+                came, seconds = _strike(fleet, together)
+                result.faults += came
+                result.recoveries += [seconds] * len(came)
+                if seconds > RECOVERY_SECONDS:
+                    result.violations.append(f"recovery: nothing had recovered {seconds:.0f} s after {came}")
+        result.violations += check(
+            fleet.installation,
+            bound_seconds=BOUND_SECONDS,
+            expected_pids=fleet.expected_pids(),
+            run_id=fleet.run_id,
+        )
     return result
 
 
-def check_fleet(fleet: Fleet, bound_seconds: float) -> list[Violation]:
-    """Return which promises the fleet has broken, once its clients have stopped."""
-    return check(
-        fleet.installation,
-        fleet.journal.path,
-        bound_seconds=bound_seconds,
-        expected_pids=fleet.expected_pids(),
-        run_id=fleet.run_id,
-    )
-
-
-def _told(found: Sequence[Violation], journal: Path) -> Iterator[str]:
-    """Violations in words, the first of each job with its timeline."""
-    jobs: set[str] = set()
-    for each in found:
-        if each.job is None or each.job in jobs:
-            yield f"{each.promise}: {each.text}"
-        else:
-            jobs.add(each.job)
-            yield f"{each.promise}: {each.text}\n{timeline(each.job, journal)}"
-
-
-def _strike(fleet: Fleet, together: Sequence[Fault], say: Say) -> list[Done]:
-    """Have faults come that are on at the same time, and wait until the fleet has recovered from them."""
+def _strike(fleet: Fleet, together: Sequence[Fault]) -> tuple[list[Fault], float]:
+    """Have faults come that are on at the same time; return them, and the seconds until the fleet recovered."""
     with ThreadPoolExecutor(len(together)) as pool:
-        coming: list[Future[Done]] = []
+        coming = []
         for fault in together:
             time.sleep(fault.pause)
-            coming.append(pool.submit(_do, fleet, fault, say))
-    done = [each.result() for each in coming]
+            coming.append(pool.submit(_do, fleet, fault))
+    came = [each.result() for each in coming]
     began, healed = time.monotonic(), time.time()
-    recovery = None
-    try:
-        until(lambda: fleet.is_ready() and aim.has_succeeded_since(fleet, healed), RECOVERY_SECONDS)
-        recovery = round(time.monotonic() - began, 2)
-        fleet.journal.note("recovered", numbers=[each.number for each in done], seconds=recovery)
-    except TimeoutError:
-        pass
-    return [replace(each, recovery_seconds=recovery) for each in done]
+    with suppress(TimeoutError):
+        until(lambda: fleet.is_ready() and _has_succeeded_since(fleet, healed), RECOVERY_SECONDS)
+    return came, time.monotonic() - began
 
 
-def _do(fleet: Fleet, fault: Fault, say: Say) -> Done:
-    """Have a fault come, as soon as a job is in its stage."""
-    running = None if fault.stage is None else aim.wait_for(fleet, fault.stage, AIM_SECONDS)
-    workers = fleet.services.workers
-    worker = workers[fault.number % len(workers)] if running is None else running.worker
-    fault = replace(fault, target=fault.target.replace(WHOSE_JOB, worker), stage=fault.stage if running else None)
-    job = running.job if running else None
-    facts = {"number": fault.number, "name": fault.kind, "target": fault.target, "stage": fault.stage}
-    fleet.journal.note("fault", phase="begins", job=job, shift=fault.shift, seconds=fault.seconds, **facts)
+def _do(fleet: Fleet, fault: Fault) -> Fault:
+    """Have a fault come, as soon as a job is in its stage; return it with what it hit."""
+    job, worker = None, WORKERS[fault.number % len(WORKERS)]
+    if fault.stage is not None and (running := _wait_for(fleet, fault.stage)) is not None:
+        job, worker = running
+    fault = replace(fault, target=fault.target.replace(WHOSE_JOB, worker), stage=fault.stage if job else None)
+    fleet.installation.journal.note("fault", phase="begins", job=job, fault=vars(fault))
     with KINDS[fault.kind].strike(fleet, fault):
-        where = "" if running is None else f", {fault.stage} of {job}"
-        say(f"{fault.number:4d}  {fault.kind} {fault.target}, {fault.seconds:g} s{where}")
+        where = f", {fault.stage} of {job}" if job else ""
+        print(f"{fault.number:4d}  {fault.kind} {fault.target}, {fault.seconds:g} s{where}", flush=True)
         time.sleep(fault.seconds)
-    fleet.journal.note("fault", phase="healed", seconds=fault.seconds, **facts)
-    return Done(fault.number, fault.kind, fault.target, fault.stage, job, fault.seconds, None)
+    fleet.installation.journal.note("fault", phase="healed", fault=vars(fault))
+    return fault
 
 
 def _grouped(faults: Sequence[Fault]) -> Iterator[list[Fault]]:
@@ -178,3 +112,63 @@ def _grouped(faults: Sequence[Fault]) -> Iterator[list[Fault]]:
         together.append(fault)
     if together:
         yield together
+
+
+def _wait_for(fleet: Fleet, stage: str) -> tuple[str, str] | None:
+    """Return a job that is in the stage and the name of its worker, as soon as there is one; None where none was in
+    time. A job whose worker is gone stays in its stage until its lease runs out, and is none.
+    """
+    deadline = time.monotonic() + AIM_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(psycopg.Error), fleet.installation.connect() as connection:
+            while time.monotonic() < deadline:
+                for job, pid in connection.execute(_RUNNING, (stage,)).fetchall():
+                    if (worker := fleet.worker_of(pid)) is not None:
+                        return job, worker
+                time.sleep(0.01)
+        time.sleep(0.2)
+    return None
+
+
+def _has_succeeded_since(fleet: Fleet, moment: float) -> bool:
+    """Tell whether a job succeeded after a moment in seconds since the epoch; no while the database is away."""
+    with suppress(psycopg.Error), fleet.installation.connect() as connection:
+        return connection.execute(_DONE, (moment,)).fetchall() == [(True,)]
+    return False
+
+
+def check(
+    installation: Installation, *, bound_seconds: float, expected_pids: Collection[int], run_id: str
+) -> list[str]:
+    """Return what was broken, in words. Jobs have `bound_seconds` to end; what is to go by itself has as long again."""
+    seen = Observation(installation, list(installation.journal.read()), run_id, expected_pids)
+    with closing(seen.s3):
+        try:
+            found = list(manifests_are_complete(seen))
+            _wait_for_ends(seen, time.time() + bound_seconds)
+            seen.look()
+            deadline = time.time() + bound_seconds
+            return found + [text for promise in PROMISES for text in _broken(seen, promise, deadline)]
+        except _AWAY as error:
+            return [f"the installation does not answer: {type(error).__name__}: {error}"]
+
+
+def _broken(seen: Observation, promise: Promise, deadline: float) -> Iterator[str]:
+    """Yield what a promise finds broken and still does at the deadline, with its name. Jobs have ended: only what lies
+    around them may change.
+    """
+    while (found := list(promise(seen))) and time.time() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    yield from (f"{promise.__name__}: {text}" for text in found)
+
+
+def _wait_for_ends(seen: Observation, deadline: float) -> None:
+    """Wait until no job goes on."""
+    statuses = ("queued", *LEASED)
+
+    def goes_on() -> bool:
+        asked = ((team, status) for team in seen.teams for status in statuses)
+        return any(seen.json(team, "/v1/jobs", status=status, limit=1)["data"] for team, status in asked)
+
+    while goes_on() and time.time() < deadline:
+        time.sleep(_LOOK_SECONDS)

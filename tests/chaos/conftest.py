@@ -13,21 +13,22 @@ from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any
 
-import boto3
 import pytest
 
-from bench.chaos.bodies import MODEL, TEXT, write_model, write_words
-from bench.chaos.fleet import make_keys
-from bench.chaos.installation import Installation, Journal, add_endpoint, read
-from bench.chaos.observation import Bucket, Observation, Reader
-from bench.chaos.receiver import Receiver
+from bench.chaos.clients import HALF, MODEL, TEXT
+from bench.chaos.installation import ACCESS_KEY, SECRET_KEY, Installation, Journal, add_endpoint, make_keys
+from bench.chaos.observation import Observation
 from core.database import session_factory
 from core.http.address_policy import AddressPolicy
 from core.service.webhooks.delivery_loop import Dispatch
 from core.settings import Settings
+from core.storage import open_store
+from core.storage.s3 import S3Store
 from secateur import Client
 from tests.databases import administrator, fresh_database
+from tests.runner.models import write_model, write_words
 from tests.serving import lent_app, served
+from tests.webhooks.receiver import receiving
 from tests.worker.supervise import run_once
 
 TEAM = "gardeners"
@@ -37,10 +38,9 @@ _TABLES = ("job_events", "job_attempts", "job_reports", "jobs", "teams", "audit"
 
 @dataclass(frozen=True)
 class Installed:
-    """An installation under test, and its journal. Clients were told what is `noted` besides."""
+    """An installation under test. Clients were told what is `noted` besides."""
 
     installation: Installation
-    journal: Journal
     done: str
     tried_again: str
     missed: str
@@ -49,9 +49,9 @@ class Installed:
     @contextmanager
     def look(self) -> Iterator[Observation]:
         """Return the state that the checker sees now."""
-        with closing(Bucket(self.installation)) as bucket:
-            entries = [*read(self.journal.path), *({"at": 0.0, **entry} for entry in self.noted)]
-            seen = Observation(self.installation, Reader(self.installation), bucket, entries)
+        entries = [*self.installation.journal.read(), *self.noted]
+        seen = Observation(self.installation, entries)
+        with closing(seen.s3):
             seen.look()
             yield seen
 
@@ -77,30 +77,19 @@ class Installed:
 
 
 @contextmanager
-def _bucket() -> Iterator[dict[str, str]]:
+def _bucket() -> Iterator[dict[str, Any]]:
     """Settings of a new bucket."""
     from moto.server import ThreadedMotoServer  # slow to import
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    bucket = f"secateur-{secrets.token_hex(4)}"  # all servers of a process share what is stored
-    settings = {
-        "store_url": f"s3://{bucket}",
+    yield {
+        "store_url": f"s3://secateur-{secrets.token_hex(4)}",  # all servers of a process share what is stored
         "store_endpoint": f"http://127.0.0.1:{server.get_host_and_port()[1]}",
         "store_region": "us-east-1",
-        "store_access_key": "access",
-        "store_secret_key": "secret",
+        "store_access_key": ACCESS_KEY,
+        "store_secret_key": SECRET_KEY,
     }
-    client = boto3.client(
-        "s3",
-        endpoint_url=settings["store_endpoint"],
-        region_name="us-east-1",
-        aws_access_key_id="access",
-        aws_secret_access_key="secret",
-    )
-    client.create_bucket(Bucket=bucket)
-    client.close()
-    yield settings
     server.stop()
 
 
@@ -109,8 +98,8 @@ def installed(postgres_url: str) -> Iterator[Installed]:
     with (
         TemporaryDirectory(prefix="secateur-test-") as name,
         fresh_database(postgres_url) as database_url,
-        _bucket() as store,
-        Receiver(Path(name)) as receiver,
+        _bucket() as bucket,
+        receiving() as hooks,
     ):
         settings = Settings(
             home=Path(name) / "worker-1",
@@ -119,44 +108,44 @@ def installed(postgres_url: str) -> Iterator[Installed]:
             presigned_seconds=0,
             retry_delay_seconds=0,
             webhook_allowed_networks=[ip_network("127.0.0.0/8")],
-            **store,
+            **bucket,
         )
+        store = open_store(settings)
+        assert isinstance(store, S3Store)
+        store.make_bucket()
         sessions = session_factory(settings)
         with lent_app(settings) as app, served(app) as url:
             installation = Installation(
                 folder=Path(name),
+                journal=Journal(Path(name) / "journal.jsonl"),
                 apis=(url, url),
-                admin_keys=make_keys(settings, [TEAM], _SECRET),
-                hooks=receiver.url,
-                received=receiver.received,
-                store_endpoint=store["store_endpoint"],
-                bucket=store["store_url"].removeprefix("s3://"),
-                store_access_key="access",
-                store_secret_key="secret",
+                admin_keys=make_keys(settings, (TEAM,), _SECRET),
+                hooks=hooks,
+                store_endpoint=bucket["store_endpoint"],
+                bucket=bucket["store_url"].removeprefix("s3://"),
                 database_url=database_url,
             )
-            journal = Journal(Path(name) / "journal.jsonl")
-            add_endpoint(installation, journal, TEAM, "all")
+            note = installation.journal.note
+            add_endpoint(installation, TEAM, "all")
             with Client(url, installation.admin_keys[TEAM]) as client:
-                folder = installation.folder / "clients"
-                client.upload_model(MODEL, write_model(folder / MODEL, 0))
-                client.upload_dataset(TEXT, write_words(folder / f"{TEXT}.txt", 0))
+                client.upload_model(MODEL, write_model(installation.folder / MODEL, layers=2))
+                client.upload_dataset(TEXT, write_words(installation.folder / f"{TEXT}.txt"))
 
-                def run(ends: str | None, *behaviours: dict[str, Any], **body: Any) -> str:
-                    key = f"key-{sum(1 for _ in read(journal.path))}"
-                    chosen = {"model": MODEL, "method": "magnitude", "sparsity": 0.5, "metadata": {"submission": key}}
-                    job = client.submit(idempotency_key=key, **chosen, **body).id
-                    journal.note("accepted", job=job, team=TEAM, key=key, ends=ends)
+                def run(key: str, ends: str | None, *behaviours: dict[str, Any], **body: Any) -> str:
+                    body |= HALF | {"model": MODEL, "metadata": {"submission": key}}
+                    job = client.submit(idempotency_key=key, **body).id
+                    note("accepted", job=job, team=TEAM, key=key, ends=ends)
                     for behaviour in behaviours:
                         run_once(settings, sessions, json.dumps(behaviour), Event(), "worker_test")
                     numbers = [event.sequence for event in client.events(job)]
-                    journal.note("watched", job=job, team=TEAM, sequences=numbers, ended=True)
+                    note("watched", job=job, team=TEAM, sequences=numbers, ended=True)
                     return job
 
-                done = run(None, {})
-                tried_again = run(None, {"fail_in": "verify", "code": "runner_lost", "retryable": True}, {})
+                done = run("key-1", None, {})
+                lost = {"fail_in": "verify", "code": "runner_lost", "retryable": True}
+                tried_again = run("key-2", None, lost, {})
                 gates = {"max_perplexity_ratio": 1.0}
-                missed = run("gate_missed", {"ratio": 2.0}, gates=gates, evaluation={"datasets": [TEXT]})
+                missed = run("key-3", "gate_missed", {"ratio": 2.0}, gates=gates, evaluation={"datasets": [TEXT]})
             Dispatch(sessions, settings, AddressPolicy(tuple(settings.webhook_allowed_networks))).run(idle_looks=0)
-            yield Installed(installation, journal, done, tried_again, missed)
+            yield Installed(installation, done, tried_again, missed)
         sessions.kw["bind"].dispose()

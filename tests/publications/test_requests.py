@@ -115,6 +115,17 @@ def test_after_a_day_it_is_given_up_and_its_credentials_go(
         assert session.get_one(PublicationRow, made).credentials is None
 
 
+def test_a_destination_that_nobody_can_read_ends_with_a_reason(
+    api: TestClient, publish: Publish, sessions: Sessions, settings: Settings
+) -> None:
+    made = publish()["id"]
+    with transaction(sessions) as session:
+        session.execute(update(PublicationRow).values(destination={"kind": "of a later release"}))
+    publish_waiting(sessions, settings)
+    ended = api.get(f"/v1/publications/{made}").json()
+    assert ended["status"] == "failed" and "unexpected error" in ended["error"]["message"]
+
+
 def test_who_published_what_where_is_in_the_trail(
     api: TestClient, publish: Publish, sessions: Sessions, settings: Settings, job: str
 ) -> None:

@@ -21,7 +21,7 @@ def write_model(folder: Path, layers: int = LAYERS) -> Path:
     """A Llama whose words are w0 to w95, with its tokenizer."""
     make_model(folder, num_hidden_layers=layers)
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, unk_token="w3"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
     return folder
 

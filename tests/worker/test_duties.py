@@ -16,10 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.orm import Session, sessionmaker
 
 import api.process.metrics
-from bench.chaos.clocks import wrong_clock
 from core.database import transaction
 from core.service.duties.times import forget_others, known_duties
 from core.settings import Settings
+from tests.worker.clocks import wrong_clock
 from tests.worker.conftest import StartPart, eventually
 from worker import alive
 from worker.dispatcher.clock import Duty, DutyRun, go_round, make_duties
