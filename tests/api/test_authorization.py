@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine, event, update
+from sqlalchemy import Engine, event, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
@@ -20,7 +20,7 @@ from api.authorization import ALLOWED, CALLERS, OWN, expected
 from api.openapi.document import operations
 from core.database import transaction
 from core.service.discoveries.versions import note_version
-from core.service.teams.tables import ApiKeyRow
+from core.service.teams.tables import ApiKeyRow, AuditRow
 from core.settings import Settings
 from core.storage import Store
 from tests.api.ended_job import succeeded_job
@@ -325,14 +325,69 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
     assert compared > 15
 
 
-def test_every_call_that_writes_can_be_made_thirty_times_on_one_connection(
+AUDITED: dict[str, str] = {
+    "abort_upload": "upload.abort",
+    "cancel_publication": "publication.cancel",
+    "change_webhook": "webhook.update",
+    "clear_retention": "retention.set",
+    "complete_upload": "dataset.register upload.complete",
+    "create_key": "key.create",
+    "create_trigger": "trigger.create",
+    "create_webhook": "webhook.create",
+    "create_workload_rule": "workload_rule.create",
+    "delete_dataset": "dataset.delete",
+    "delete_trigger": "trigger.delete",
+    "delete_webhook": "webhook.delete",
+    "delete_workload_rule": "workload_rule.delete",
+    "ping_webhook": "webhook.ping",
+    "publish_job": "publication.create",
+    "register_dataset": "dataset.register",
+    "register_model": "model.register",
+    "remove_hub_token": "hub_token.remove",
+    "replay_delivery": "webhook.replay",
+    "replay_failed": "webhook.replay",
+    "resume_sweep": "sweep.resume",
+    "revoke_key": "key.revoke",
+    "rotate_key": "key.rotate",
+    "rotate_webhook_secret": "webhook.rotate",
+    "set_hub_token": "hub_token.set",
+    "set_retention": "retention.set",
+    "start_upload": "upload.start",
+    "submit_job": "job.submit",
+    "submit_sweep": "sweep.submit",
+    "update_trigger": "trigger.update",
+}
+"""What each call leaves in the team's trail; one that is not named, or refused, leaves nothing."""
+
+
+def test_what_is_changed_is_in_the_trail_with_its_key_and_without_secrets(
+    api: TestClient, document: Document, garden: Garden, admin_key: str, sessions: Sessions
+) -> None:
+    found: dict[str, str] = {}
+    made: list[str] = [TEXT.decode(), "hf_another", "hf_somebodys", admin_key]
+    for method, path, operation in _calls(document):
+        with transaction(sessions) as session:
+            before = set(session.scalars(select(AuditRow.id)))
+        answer = _ask(api, admin_key, method, path, operation, garden)
+        if answer.status_code in (200, 201) and answer.headers.get("content-type") == "application/json":
+            secrets = {"key", "secret"} & answer.json().keys()
+            made += [answer.json()[name] for name in secrets if answer.json()[name]]
+        with transaction(sessions) as session:
+            rows = session.scalars(select(AuditRow).where(AuditRow.id.not_in(before))).all()
+            assert all(row.key_id and not [each for each in made if each in str(row.details)] for row in rows), path
+            if rows:
+                found[operation["operationId"]] = " ".join(sorted(row.action for row in rows))
+    assert found == AUDITED
+
+
+def test_every_call_that_writes_can_be_made_often_on_one_connection(
     api: TestClient, document: Document, garden: Garden, admin_key: str, sessions: Sessions
 ) -> None:
     """PostgreSQL plans a statement without its values once a connection has run it often enough."""
     faults = []
     for method, path, operation in _calls(document):
         if method != "get":
-            answers = [_ask(api, admin_key, method, path, operation, garden) for _ in range(30)]
+            answers = [_ask(api, admin_key, method, path, operation, garden) for _ in range(12)]
             faults += [
                 (method, path, at, answer.text) for at, answer in enumerate(answers) if answer.status_code >= 500
             ]

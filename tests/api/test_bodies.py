@@ -3,28 +3,20 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from anyio import CapacityLimiter
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from api.http import bodies
-from api.http.bodies import BODY_LIMITS, QUICK_BYTES, parse_body, parsed
-from api.http.routing import AuthenticatedRoute
+from api.http.bodies import BODY_LIMITS, QUICK_BYTES, parse_body
 from api.openapi.document import operations, required_role
+from api.state import TeamSlots
 from core.service.teams.tokens import new_token
-from core.settings import Settings
-from core.untrusted_json import JsonLimits, parse_json
+from core.untrusted_json import parse_json
 from secateur_wire.errors import InvalidRequest
-from tests.serving import lent_app
 
-FORM = "application/x-www-form-urlencoded"
-_OPEN = ("/", "/portal", "/docs", "/redoc")
-"""Paths of pages that hold nothing of a team."""
 NESTED = b"[" + b"[[[[]]]]," * 10_000 + b"[]]"
 
 
@@ -39,21 +31,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
 
     monkeypatch.setattr(bodies, "parse_json", note)
     return calls
-
-
-@pytest.fixture
-def application(settings: Settings) -> Iterator[FastAPI]:
-    with lent_app(settings) as app:
-        yield app
-
-
-def walk(routes: Any) -> Iterator[APIRoute]:
-    for each in routes:
-        inner = getattr(each, "original_router", None)
-        if inner is not None:
-            yield from walk(inner.routes)
-        elif isinstance(each, APIRoute):
-            yield each
 
 
 class Unread:
@@ -117,24 +94,6 @@ def test_no_body_is_read_before_the_key_is_checked(api: TestClient, viewer_key: 
     assert status_of(app, "post", "/v1/jobs", receive, viewer_key) == 403 and receive.asked == 0
 
 
-def test_no_body_is_read_where_no_route_wants_one(api: TestClient) -> None:
-    for method, path, status in (
-        ("get", "/healthz", 200),
-        ("post", "/healthz", 405),
-        ("post", "/v1/nothing", 404),
-        ("post", "/v1/hooks/unknown", 404),
-    ):
-        receive = Unread()
-        app: Any = api.app
-        assert (status_of(app, method, path, receive), receive.asked) == (status, 0), path
-
-
-def test_every_route_of_the_api_authenticates_first(application: FastAPI) -> None:
-    routes = [each for each in walk(application.routes) if each.path not in _OPEN]
-    assert len(routes) > 60
-    assert not [each.path for each in routes if not isinstance(each, AuthenticatedRoute)]
-
-
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/triggers/none/preview", "/v1/triggers/none/fire"])
 def test_a_long_body_is_parsed_once_and_not_by_the_event_loop(
     api: TestClient, seen: list[tuple[int, str]], path: str
@@ -143,45 +102,6 @@ def test_a_long_body_is_parsed_once_and_not_by_the_event_loop(
     api.post(path, content=body, headers={"Content-Type": "application/json"})
     assert [length for length, _ in seen] == [len(body)]
     assert seen[0][1] != name_of_loop(api)
-
-
-def test_a_posted_form_is_read_by_another_thread_than_the_event_loops(
-    api: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from api.portal import session
-
-    threads: list[str] = []
-    real = session.parse_qsl
-
-    def note(*arguments: Any, **named: Any) -> Any:
-        threads.append(threading.current_thread().name)
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(session, "parse_qsl", note)
-    assert api.post("/portal/sign-in", data={"key": "x" * QUICK_BYTES}).status_code == 401
-    assert api.post("/portal/sign-in", content=b"&" * 2**19, headers={"Content-Type": FORM}).status_code == 422
-    assert len(threads) == 1 and threads[0] != name_of_loop(api)
-
-
-def test_bodies_wait_for_each_other_in_slots_of_their_own() -> None:
-    running, most = 0, 0
-    lock = threading.Lock()
-
-    def parse(body: bytes) -> None:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        threading.Event().wait(0.005)
-        with lock:
-            running -= 1
-
-    async def many() -> None:
-        slots = CapacityLimiter(1)
-        await asyncio.gather(*(parsed(b" " * 2 * QUICK_BYTES, parse, slots) for _ in range(5)))
-
-    asyncio.run(many())
-    assert most == 1
 
 
 @pytest.mark.parametrize(
@@ -222,12 +142,25 @@ def test_a_body_is_refused_for_what_it_holds() -> None:
             parse_body(body)
 
 
-def test_values_are_counted_alike_for_bodies_and_files() -> None:
-    with pytest.raises(ValueError, match="more than 3 values"):
-        parse_json(b"[1,2,3,4]", JsonLimits(values=3, levels=9))
+def test_a_team_that_holds_its_slots_holds_up_nobody_else() -> None:
+    ends = threading.Event()
+    begun = threading.Semaphore(0)
 
+    def wait() -> str:
+        begun.release()
+        ends.wait(120)
+        return "slow"
 
-def test_many_faults_of_a_body_are_told_in_part(api: TestClient) -> None:
-    body = {"model": "m", "method": "wanda", "metadata": {f"k{number}": 1 for number in range(5000)}}
-    answer = api.post("/v1/jobs", json=body)
-    assert answer.status_code == 422 and len(answer.json()["errors"]) == 100
+    async def scenario() -> None:
+        slots = TeamSlots(4, slots_of_a_team=2)
+        slow = [asyncio.create_task(slots.run("slow", wait)) for _ in range(10)]
+        for _ in range(2):
+            await asyncio.to_thread(begun.acquire)
+        for _ in range(10):
+            assert await slots.run("other", lambda: "quick") == "quick"
+        assert not begun.acquire(blocking=False), "two of its ten run"
+        assert not any(task.done() for task in slow)
+        ends.set()
+        assert await asyncio.gather(*slow) == ["slow"] * 10
+
+    asyncio.run(scenario())

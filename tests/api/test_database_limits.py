@@ -90,19 +90,6 @@ def application(settings: Settings) -> Iterator[TestClient]:
         yield client
 
 
-def test_each_role_has_the_limits_that_the_settings_name(settings: Settings) -> None:
-    kinds = ("lock", "statement", "idle")
-    seconds = {
-        f"database_{role}_{kind}_seconds": 1 + 10 * row + column
-        for row, role in enumerate(ROLES)
-        for column, kind in enumerate(kinds)
-    }
-    changed = settings.model_copy(update=seconds)
-    for role in ROLES:
-        expected = tuple(f"{seconds[f'database_{role}_{kind}_seconds']}s" for kind in kinds)
-        assert limits_of(changed, role) == expected
-
-
 def refused_while_held(
     settings: Settings, sessions: Sessions, keys: tuple[str, str], team: str, job_body: dict[str, Any]
 ) -> None:
@@ -126,17 +113,6 @@ def limited_team(sessions: Sessions, team: str) -> str:
     with transaction(sessions) as session:
         session.execute(update(TeamRow).where(TeamRow.id == team).values(max_queued=50))
     return team
-
-
-def test_a_request_that_needs_a_held_row_answers_503_in_time(
-    short: Settings,
-    sessions: Sessions,
-    admin_key: str,
-    other_team_key: str,
-    limited_team: str,
-    job_body: dict[str, Any],
-) -> None:
-    refused_while_held(short, sessions, (admin_key, other_team_key), limited_team, job_body)
 
 
 def test_a_pooler_drops_none_of_it(
@@ -166,16 +142,6 @@ def test_a_pooler_drops_none_of_it(
             claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
     workers.kw["bind"].dispose()
     refused_while_held(pooled, sessions, (admin_key, other_team_key), limited_team, job_body)
-
-
-def test_a_statement_that_takes_too_long_answers_503(
-    settings: Settings, sessions: Sessions, admin_key: str, limited_team: str, job_body: dict[str, Any]
-) -> None:
-    limits = {"database_request_lock_seconds": 0, "database_request_statement_seconds": 0.3}
-    with application(settings.model_copy(update=limits)) as client, holding(sessions, limited_team):
-        response = client.post("/v1/jobs", json=job_body, headers=bearer(admin_key))
-        assert "did not finish in time" in problem_of(response, 503, "unavailable")["detail"]
-        assert "Retry-After" in response.headers
 
 
 def test_a_transaction_that_stands_still_is_ended_and_what_it_held_is_free(

@@ -1,10 +1,7 @@
 import json
-import resource
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +10,6 @@ import pytest
 from httpx_sse import EventSource, ServerSentEvent
 from sqlalchemy.orm import Session, sessionmaker
 
-from bench.parts import api_process
 from core.database import transaction
 from core.database_url import libpq_url
 from core.service.jobs.queue import (
@@ -125,13 +121,6 @@ def test_a_stream_goes_on_through_a_retry(live_api: httpx.Client, job_body: dict
     assert statuses == ["queued", "cancelled", "queued", "cancelled"]
 
 
-def test_a_last_event_id_must_be_a_number(live_api: httpx.Client, job_body: dict[str, Any]) -> None:
-    job = submit(live_api, job_body)
-    headers = {"Accept": "text/event-stream", "Last-Event-ID": "x"}
-    response = live_api.get(f"/v1/jobs/{job}/events", headers=headers)
-    assert (response.status_code, response.json()["param"]) == (422, "Last-Event-ID")
-
-
 def test_a_stream_survives_the_loss_of_its_database_connection(
     live_api: httpx.Client, job_body: dict[str, Any], settings: Settings
 ) -> None:
@@ -192,27 +181,6 @@ def test_a_key_and_a_team_and_all_have_so_many_streams_and_health_answers(
         assert theirs.status_code == 404, "another team is not refused for these"
         opened[0].close()
         assert eventually(lambda: open_stream(keys[0]).status_code == 200)
-
-
-def test_a_process_takes_its_descriptors_and_says_once_a_second_that_none_is_left(
-    settings: Settings, tmp_path: Path
-) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard - 1), hard))
-    with ExitStack() as opened:
-        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        pid, port = opened.enter_context(api_process(settings, tmp_path / "log"))
-        assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (hard, hard)
-        few = max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()) + 2
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, hard))
-        with ExitStack() as connections:
-            for _ in range(20):
-                connections.enter_context(socket.create_connection(("127.0.0.1", port)))
-            said = "no connection can be accepted"
-            eventually(lambda: (tmp_path / "log").read_text().count(said) >= 2)
-            assert len((tmp_path / "log").read_text().splitlines()) < 20
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
-        assert eventually(lambda: httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200)
 
 
 def test_a_server_that_stops_ends_its_streams(live_api: httpx.Client, job_body: dict[str, Any]) -> None:

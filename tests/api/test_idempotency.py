@@ -1,5 +1,4 @@
 from concurrent.futures import ThreadPoolExecutor
-from shutil import rmtree
 from typing import Any
 
 import httpx
@@ -11,11 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.service.jobs.queue import expire_idempotency_keys
 from core.service.jobs.tables import IdempotencyKeyRow, JobRow
-from core.service.sources.folders import content_digests
 from core.service.teams.tables import ApiKeyRow
-from core.settings import Settings
 from tests.conftest import bearer
-from tests.model_folders import write_llama
 
 Sessions = sessionmaker[Session]
 ONCE = {"Idempotency-Key": "once"}
@@ -34,28 +30,6 @@ def test_the_same_request_gets_the_first_answer_again(
     assert (again.status_code, again.content) == (201, first.content)
     assert "Idempotency-Replayed" not in first.headers and again.headers["Idempotency-Replayed"] == "true"
     assert jobs(sessions) == 1
-
-
-def test_no_transaction_stands_still_while_a_model_is_hashed_once(
-    api: TestClient, settings: Settings, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = write_llama(settings.models_root / "large").resolve()
-    standing: list[int] = []
-
-    def hashed(*arguments: Any, **named: Any) -> dict[str, str]:
-        others = "datname = current_database() AND state LIKE 'idle in transaction%'"
-        with transaction(sessions) as session:
-            standing.append(session.execute(text(f"SELECT count(*) FROM pg_stat_activity WHERE {others}")).scalar_one())
-        return content_digests(*arguments, **named)
-
-    monkeypatch.setattr("core.service.registry.service.content_digests", hashed)
-    body = {"name": "large", "path": str(folder)}
-    first = api.post("/v1/models", json=body, headers=ONCE)
-    assert first.status_code == 201, first.text
-    rmtree(folder)  # it is not read again
-    again = api.post("/v1/models", json=body, headers=ONCE)
-    assert standing == [0]
-    assert (again.status_code, again.content, again.headers["Idempotency-Replayed"]) == (201, first.content, "true")
 
 
 def test_another_body_is_a_conflict(api: TestClient, job_body: dict[str, Any], sessions: Sessions) -> None:

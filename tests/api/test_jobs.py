@@ -8,13 +8,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.app import create_app
 from core.database import transaction
 from core.engine.architectures.describe import describe_folder
-from core.methods.registry import METHODS
 from core.service.jobs.queue import claim, finish_succeeded
 from core.service.jobs.tables import JobEventRow, JobRow
 from core.service.sources.folders import content_hash
 from core.service.sources.references import StoredModel
 from core.settings import Settings
-from core.storage import LocalStore, StoredFile, artifact_prefix
+from core.storage import LocalStore, artifact_prefix
 from tests.conftest import bearer
 from tests.model_folders import write_llama
 from tests.task_questions import write_questions
@@ -40,12 +39,6 @@ def test_submit_answers_with_the_job_and_its_defaults(
     with transaction(sessions) as session:
         event = session.scalars(select(JobEventRow).where(JobEventRow.job_id == job["id"])).one()
         assert (event.sequence, event.type, event.data["status"]) == (1, "status", "queued")
-
-
-def test_submit_sends_a_hint_after_the_commit(api: TestClient, job_body: dict[str, Any], settings: Settings) -> None:
-    api.post("/v1/jobs", json=job_body).raise_for_status()
-    messages = list((settings.home / "broker" / "messages").glob("*.default.msg"))
-    assert len(messages) == 1
 
 
 def test_submit_succeeds_while_the_broker_is_down(
@@ -76,55 +69,6 @@ def test_tasks_are_asked_of_the_hub_unless_there_is_a_local_copy(
     assert (answer.status_code, answer.json()["evaluation"]["tasks"]) == (201, ["winogrande", "piqa"])
     needs = api.post("/v1/models/inspect", json=job_body | change).json()["estimate"]
     assert needs["forward_tokens"] > without["forward_tokens"] and needs["seconds"] > without["seconds"]
-
-
-def test_frontier_calibrates_on_text_of_the_model_too_unless_told_not_to(
-    api: TestClient, job_body: dict[str, Any], sessions: Sessions
-) -> None:
-    def submitted(**calibration: Any) -> tuple[dict[str, Any], Any]:
-        asked = job_body["calibration"] | calibration
-        job = api.post("/v1/jobs", json=job_body | {"method": "frontier", "calibration": asked}).json()
-        with transaction(sessions) as session:
-            return job, session.scalars(select(JobRow.sources).where(JobRow.id == job["id"])).one()["generated"]
-
-    job, generated = submitted()
-    assert (job["calibration"]["samples"], job["calibration"]["generated"]) == (6, 2)
-    assert (generated["samples"], generated["sequence_length"]) == (2, 32)
-    assert job["parameters"]["compensation"]["refit"] == 0.5
-    assert submitted(samples=1)[0]["calibration"]["generated"] == 0
-    job, generated = submitted(generated=0)
-    assert job["calibration"]["generated"] == 0 and generated is None
-    job, generated = submitted(dataset="self")
-    assert "generated" not in job["calibration"] and generated is None
-
-
-def test_what_is_left_of_a_cut_is_refitted_where_there_is_text_unless_told_not_to(
-    api: TestClient, job_body: dict[str, Any]
-) -> None:
-    def parameters(method: str, calibration: dict[str, Any] | None, **asked: Any) -> dict[str, Any]:
-        body = job_body | {"method": method, "sparsity": 0.2, "parameters": asked, "calibration": calibration}
-        answer = api.post("/v1/models/inspect", json=body)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()["job"]["parameters"]
-        return found
-
-    text, off = job_body["calibration"], {"refit": 0}
-    for method in ("l2-structured", "llm-pruner"):
-        assert parameters(method, text)["compensation"] == {"refit": 0.5, "ridge": 0.1, "held_aside": 0.125}
-        assert parameters(method, text, compensation=off)["compensation"]["refit"] == 0
-    assert parameters("l2-structured", None)["compensation"] is None
-    assert parameters("l2-structured", None, compensation=off)["attention"] == "auto"
-    refitted, as_in_the_paper = parameters("flap", text), parameters("flap", text, compensation=off)
-    assert (refitted["bias"], refitted["compensation"]["refit"], as_in_the_paper["bias"]) == (False, 0.5, True)
-    assert parameters("flap", text, bias=True)["compensation"] is None
-    body = job_body | {"method": "frontier", "pattern": "structured", "sparsity": 0.2}
-    structured = api.post("/v1/models/inspect", json=body).json()
-    assert structured["job"]["parameters"]["compensation"] is None, "it fits what is left itself"
-
-
-def test_a_pattern_fixes_the_sparsity(api: TestClient, job_body: dict[str, Any]) -> None:
-    job = api.post("/v1/jobs", json=job_body | {"sparsity": None, "pattern": "2:4"}).json()
-    assert (job["pattern"], job["sparsity"]) == ("2:4", 0.5)
 
 
 def test_pages_of_jobs_follow_a_cursor_without_gap_or_repeat(api: TestClient, job_body: dict[str, Any]) -> None:
@@ -185,6 +129,8 @@ def test_cancel_and_retry_are_idempotent(api: TestClient, job_body: dict[str, An
         assert api.post(f"/v1/jobs/{job}/retry").json()["status"] == "queued"
     statuses = [event["data"]["status"] for event in api.get(f"/v1/jobs/{job}/events").json()["data"]]
     assert statuses == ["queued", "cancelled", "queued"]
+    noted = api.get("/v1/audit", params={"object_id": job}).json()["data"]
+    assert [entry["action"] for entry in noted] == ["job.retry", "job.cancel", "job.submit"]
 
 
 def test_a_job_of_a_method_that_has_left_still_shows_and_its_retry_names_the_successor(
@@ -279,30 +225,6 @@ def test_the_artifact_of_a_job_is_a_model(
     assert foreign.json()["code"] == "unknown_model"
 
 
-def test_a_report_is_there_once_the_job_is_over(
-    api: TestClient, job_body: dict[str, Any], sessions: Sessions, store: LocalStore, settings: Settings
-) -> None:
-    job = finished(api, job_body, sessions, store, settings)
-    assert api.get(f"/v1/jobs/{job}/report").json()["layers"] == []
-    waiting = api.post("/v1/jobs", json=job_body).json()["id"]
-    missing = api.get(f"/v1/jobs/{waiting}/report")
-    assert missing.status_code == 404 and "queued" in missing.json()["detail"]
-    assert api.get(f"/v1/jobs/{waiting}/artifacts").json()["data"] == []
-
-
-def test_inspect_looks_at_a_model(api: TestClient, model: str) -> None:
-    answer = api.post("/v1/models/inspect", json={"model": model}).raise_for_status().json()
-    assert (answer["architecture"], answer["layers"], answer["job"], answer["estimate"]) == (
-        "LlamaForCausalLM",
-        2,
-        None,
-        None,
-    )
-    fits = {name: "language-model" in method.task_families for name, method in METHODS.items()} | {"expert-drop": False}
-    assert {each["method"]: each["fits"] for each in answer["methods"]} == fits
-    assert any("no method for language models" in each["reason"] for each in answer["methods"] if not each["fits"])
-
-
 def test_inspect_is_a_dry_run_of_submit(api: TestClient, job_body: dict[str, Any]) -> None:
     answer = api.post("/v1/models/inspect", json=job_body).raise_for_status().json()
     job = api.post("/v1/jobs", json=job_body).json()
@@ -312,9 +234,55 @@ def test_inspect_is_a_dry_run_of_submit(api: TestClient, job_body: dict[str, Any
     assert len(api.get("/v1/jobs").json()["data"]) == 1
 
 
-def test_stored_file_paths_are_relative(store: LocalStore, settings: Settings) -> None:
-    folder = write_llama(settings.work_root / "a")
-    (folder / "secateur.json").write_text("{}")
-    files = store.publish(folder, "job_1/attempt-1")
-    assert [file.path for file in files] == ["config.json", "model.safetensors", "secateur.json"]
-    assert all(isinstance(file, StoredFile) and file.bytes > 0 for file in files)
+PARAMETERS = 6480
+"""Of the model; 4352 of them are prunable, and 4 bytes each."""
+STRUCTURED = {"method": "llm-pruner"}
+
+
+@pytest.fixture
+def body(job_body: dict[str, Any]) -> dict[str, Any]:
+    return without_sparsity(job_body)
+
+
+def without_sparsity(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name != "sparsity"}
+
+
+@pytest.mark.parametrize(
+    ("change", "sparsity"),
+    [
+        (STRUCTURED | {"target": {"parameters": 4860}}, 0.25),
+        ({"method": "depth", "target": {"parameters": PARAMETERS}}, 0),
+        (
+            {"target": {"bytes": 4 * (PARAMETERS - 2176) + 4352 // 8}, "output": {"format": "packed"}},
+            0.5 + 0.5 / 16,
+        ),
+        (STRUCTURED | {"target": {"bytes": 2 * 4860}, "output": {"dtype": "bfloat16"}}, 0.25),
+    ],
+)
+def test_a_target_is_kept_as_given_beside_the_sparsity_it_means_and_the_recipe_runs_again(
+    api: TestClient, body: dict[str, Any], change: dict[str, Any], sparsity: float
+) -> None:
+    inspected = api.post("/v1/models/inspect", json=body | change).raise_for_status().json()["job"]
+    job = api.post("/v1/jobs", json=body | change).raise_for_status().json()
+    for answer in (inspected, job):
+        assert answer["target"] == change["target"]
+        assert answer["sparsity"] == pytest.approx(sparsity, abs=1e-12)
+    again = api.post("/v1/jobs", json=inspected).raise_for_status().json()
+    assert (again["target"], again["sparsity"]) == (job["target"], job["sparsity"])
+    other = api.post("/v1/jobs", json=inspected | {"sparsity": job["sparsity"] + 0.01})
+    assert (other.status_code, other.json()["code"], other.json()["param"]) == (422, "invalid_sparsity", "sparsity")
+    assert "leave one of them out" in other.json()["detail"]
+
+
+def test_a_latency_leaves_the_sparsity_to_the_worker_and_counts_in_the_estimate(
+    api: TestClient, body: dict[str, Any]
+) -> None:
+    asked = body | STRUCTURED
+    without = api.post("/v1/models/inspect", json=asked | {"sparsity": 0.25}).json()["estimate"]
+    answer = api.post("/v1/models/inspect", json=asked | {"target": {"latency_ratio": 0.7}}).raise_for_status().json()
+    assert (answer["job"]["target"], answer["job"]["sparsity"]) == ({"latency_ratio": 0.7}, None)
+    assert answer["estimate"]["forward_tokens"] > without["forward_tokens"]
+    assert {each["method"] for each in answer["methods"] if each["fits"]} >= {"depth", "llm-pruner"}
+    job = api.post("/v1/jobs", json=answer["job"]).raise_for_status().json()
+    assert (job["target"], job["sparsity"], job["pattern"]) == ({"latency_ratio": 0.7}, None, "structured")

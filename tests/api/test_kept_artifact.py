@@ -153,21 +153,3 @@ def test_what_is_being_published_is_not_retried_away_and_what_is_retried_not_pub
     shop.ask("cancel")
     assert api.post(publish, json=HUB).json()["param"] == "despite_gates"
     api.post(publish, json=HUB | {"despite_gates": True}).raise_for_status()
-
-
-def test_an_artifact_of_a_missed_gate_is_no_model_after_a_retry_either(
-    api: TestClient, shop: Shop, job_body: dict[str, Any]
-) -> None:
-    shop.ask("retry")
-    shop.ask("cancel")
-    refused = api.post("/v1/jobs", json=job_body | {"model": f"job:{shop.job}"})
-    assert refused.status_code == 422 and "only a job that succeeded can be a model" in refused.json()["detail"]
-
-
-def test_the_artifact_of_a_cancelled_retry_can_be_deleted(api: TestClient, shop: Shop) -> None:
-    shop.ask("retry")
-    assert api.delete(f"/v1/jobs/{shop.job}/artifacts").status_code == 409
-    shop.ask("cancel")
-    api.delete(f"/v1/jobs/{shop.job}/artifacts").raise_for_status()
-    assert api.get(f"/v1/jobs/{shop.job}/artifacts").json()["data"] == []
-    assert shop.used() == 0

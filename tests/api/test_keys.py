@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
@@ -73,30 +72,6 @@ def test_a_rotation_gives_no_key_a_longer_life_than_it_was_given(api: TestClient
     lives = datetime.fromisoformat(new["expires_at"]) - datetime.fromisoformat(new["created_at"])
     assert lives <= timedelta(hours=1)
     assert datetime.fromisoformat(listed(api)[old["id"]]["expires_at"]) == soon
-
-
-def test_a_rotation_is_answered_once_per_idempotency_key(api: TestClient) -> None:
-    old = make(api)
-    headers = {"Idempotency-Key": "once"}
-    answers = [api.post(f"/v1/keys/{old['id']}/rotate", json={}, headers=headers).json() for _ in range(2)]
-    assert answers[0] == answers[1]
-    assert sum(key["name"] == "ci" for key in listed(api).values()) == 2
-
-
-@pytest.mark.parametrize("grace", [-1, 31 * 24 * 3600, "soon", None])
-def test_a_grace_is_a_number_of_seconds(api: TestClient, grace: Any) -> None:
-    old = make(api)
-    answer = rotate(api, old["id"], grace_seconds=grace)
-    assert (answer.status_code, answer.json()["param"]) == (422, "grace_seconds")
-
-
-def test_keys_of_others_are_neither_rotated_nor_revoked(api: TestClient, other_team_key: str) -> None:
-    key = make(api)
-    other = bearer(other_team_key)
-    assert api.post(f"/v1/keys/{key['id']}/rotate", json={}, headers=other).status_code == 404
-    assert api.delete(f"/v1/keys/{key['id']}", headers=other).status_code == 404
-    assert api.post(f"/v1/keys/{key['id']}/rotate", json={}, headers=bearer(key["key"])).status_code == 403
-    assert opens(api, key["key"])
 
 
 def test_the_last_admin_key_cannot_be_revoked(api: TestClient, sessions: Sessions) -> None:

@@ -131,33 +131,6 @@ def test_attempts_and_stages_are_counted_once_and_never_go_back(
     assert scrape(api)[ended % ("out_of_memory", "failed")] == 10, "retention makes counters go back"
 
 
-def test_requests_and_hints_of_this_process(api: TestClient, job_body: dict[str, Any]) -> None:
-    before = scrape(api)
-    api.post("/v1/jobs", json=job_body)
-    api.get("/v1/jobs/job_a")
-    api.get("/v1/jobs/job_b")
-    api.get("/nothing/" + "x" * 50)
-    after = scrape(api)
-
-    def grown(name: str) -> float:
-        return after[name] - before.get(name, 0)
-
-    assert grown("secateur_request_seconds_count{method=POST,route=/v1/jobs,status=201}") == 1
-    assert grown("secateur_request_seconds_count{method=GET,route=/v1/jobs/{job_id},status=404}") == 2
-    assert grown("secateur_request_seconds_count{method=GET,route=-,status=404}") == 1
-    assert grown("secateur_hints_total{outcome=sent}") == 1
-    assert after["process_resident_memory_bytes{}"] > 0
-    assert not [name for name in after if "xxx" in name]
-
-
-def test_a_broker_that_is_down_shows(settings: Settings, admin_key: str, job_body: dict[str, Any]) -> None:
-    down = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
-    with TestClient(create_app(down), headers={"Authorization": f"Bearer {admin_key}"}) as client:
-        before = scrape(client).get("secateur_hints_total{outcome=failed}", 0)
-        assert client.post("/v1/jobs", json=job_body).status_code == 201
-        assert scrape(client)["secateur_hints_total{outcome=failed}"] == before + 1
-
-
 def test_without_a_database_the_process_still_answers(tmp_path: Path) -> None:
     away = Settings(home=tmp_path, database_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
     with TestClient(create_app(away)) as client:
@@ -175,18 +148,3 @@ def test_metrics_can_be_moved_to_a_port_of_their_own_or_turned_off(settings: Set
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics")
     with TestClient(create_app(settings.model_copy(update={"metrics_port": 0}))) as client:
         assert client.get("/metrics").status_code == 404
-
-
-def test_many_scrapes_ask_the_database_once(
-    api: TestClient, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(api_module(), "CACHED_SECONDS", 600.0)
-    first = scrape(api)
-    with transaction(sessions) as session:
-        queue.heartbeat(session, "worker_1", queue="new", device="cpu", hostname="bed", pid=1)
-    assert {name for name in scrape(api) if "queue=new" in name} == set()
-    assert first["secateur_database_up{}"] == 1
-
-
-def api_module() -> Any:
-    return api.process.metrics

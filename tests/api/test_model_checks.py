@@ -8,19 +8,12 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import event, select
-from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import transaction
-from core.engine.architectures import description, sandboxed, undiscovered
+from core.engine.architectures import description, sandboxed
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.service.registry import check_slots
 from core.service.registry.check_slots import CheckSlots
-from core.service.registry.tables import ModelRow
-from core.service.sources import header_only_folder
-from core.settings import Settings
 from secateur_wire.errors import PathEscapes, SecateurError, UnusableModel
-from secateur_wire.models import Model
 from tests.api.test_check_slots import children_watched
 from tests.api.uploading import announced, send_rest, start
 from tests.engine.classifier_folders import make_classifier
@@ -59,19 +52,6 @@ def test_tensors_are_counted_over_all_files(tmp_path: Path, monkeypatch: pytest.
     assert isinstance(describe_source(write_headers(tmp_path / "few", files=2, tensors=50)), UndiscoveredModel)
 
 
-def test_headers_are_counted_over_all_files_before_they_are_read(
-    api: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = write_headers(tmp_path / "long", files=4, tensors=100)
-    most = 3 * (folder / "model-00000.safetensors").stat().st_size
-    monkeypatch.setattr(header_only_folder, "MOST_HEADERS_BYTES", most)
-    with children_watched() as watched:
-        status, problem = completed(api, folder)
-    assert (status, problem["code"]) == (422, "unusable_model")
-    assert f"more than {most} bytes together" in problem["detail"]
-    assert watched()[0] == 0, "nothing was parsed"
-
-
 def test_large_headers_are_parsed_by_a_child_in_a_slot(
     api: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,13 +65,6 @@ def test_large_headers_are_parsed_by_a_child_in_a_slot(
         (upload,) = api.get("/v1/uploads").json()["data"]
         assert api.post(f"/v1/uploads/{upload['id']}/complete").status_code == 201
     assert watched()[0] == 1
-
-
-def test_a_description_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_headers(tmp_path / "large", files=1, tensors=100)
-    monkeypatch.setattr(undiscovered, "MOST_DESCRIPTION_BYTES", 500)
-    with pytest.raises(UnusableModel, match="a model may take 500"):
-        sandboxed.describe_sandboxed(folder)
 
 
 def _folders(tmp_path: Path) -> Iterator[Path]:
@@ -127,27 +100,3 @@ def test_a_child_that_can_open_nothing_finds_what_is_found_here(
         ["model-00000.safetensors", "model-00001.safetensors"],
         ["model.safetensors"],
     ]
-
-
-def test_lists_and_pages_of_models_do_not_read_descriptions(
-    api: TestClient, settings: Settings, sessions: sessionmaker[Session], tmp_path: Path
-) -> None:
-    for name in ("llama", "unheard"):
-        folder = settings.models_root / name
-        write_llama(folder) if name == "llama" else write_headers(folder, files=1, tensors=2000)
-        api.post("/v1/models", json={"name": name, "path": str(folder.absolute())}).raise_for_status()
-    engine = api.app.state.api.sessions.kw["bind"]  # type: ignore[attr-defined]
-    asked: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
-    listed = api.get("/v1/models?limit=200").raise_for_status().json()["data"]
-    shown = [api.get(f"/v1/models/{each['name']}").raise_for_status().json() for each in listed]
-    assert shown == listed and {each["name"] for each in listed} == {"llama", "unheard"}
-    assert any("models.facts" in statement for statement in asked)
-    assert not [each for each in asked if ".description" in each or ".content" in each]
-    assert not [each for each in asked if "models.files" in each and "LIMIT" in each]
-    with transaction(sessions) as session:
-        facts = session.scalars(select(ModelRow.facts)).all()
-    assert all(each.keys() <= Model.model_fields.keys() | {"digest"} | SMALL for each in facts)
-
-
-SMALL = {"layout", "other_module_parameters"}

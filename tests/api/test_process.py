@@ -1,13 +1,14 @@
 import json
 import socket
-import subprocess
-import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy.orm import Session, sessionmaker
@@ -19,53 +20,6 @@ from core.service.teams.tokens import new_token
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.serving import served
-
-_SERVE_AND_LIST_MODULES = """
-import json, sys, threading, time
-import httpx, uvicorn
-from api.app import create_app
-
-server = uvicorn.Server(uvicorn.Config(create_app(), host="127.0.0.1", port=0, log_level="warning"))
-thread = threading.Thread(target=server.run)
-thread.start()
-while not server.started:
-    time.sleep(0.01)
-base = "http://127.0.0.1:%d" % server.servers[0].sockets[0].getsockname()[1]
-headers = {"Authorization": "Bearer " + sys.argv[1]}
-for method, path, body in json.loads(sys.argv[2]):
-    httpx.request(method, base + path, json=body, headers=headers).raise_for_status()
-server.should_exit = True
-thread.join()
-print(" ".join(sorted({name.partition(".")[0] for name in sys.modules})))
-"""
-
-
-def test_a_running_api_has_loaded_nothing_of_the_engine_or_the_hub(
-    settings: Settings, admin_key: str, job_body: dict[str, object]
-) -> None:
-    calls = [
-        ("GET", "/v1/methods", None),
-        ("POST", "/v1/models/inspect", job_body),
-        ("POST", "/v1/jobs", job_body),
-        ("GET", "/v1/jobs", None),
-        ("GET", "/openapi.json", None),
-    ]
-    environment = {
-        "SECATEUR_HOME": str(settings.home),
-        "SECATEUR_DATABASE_URL": settings.database_url or "",
-        "SECATEUR_SECRET_KEY": settings.secret_key or "",
-    }
-    ended = subprocess.run(
-        [sys.executable, "-c", _SERVE_AND_LIST_MODULES, admin_key, json.dumps(calls)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    modules = set(ended.stdout.split())
-    assert {"api", "core", "fastapi"} <= modules
-    assert modules.isdisjoint({"torch", "transformers", "huggingface_hub", "worker"})
 
 
 def test_without_a_database_requests_are_told_to_come_back(tmp_path: Path) -> None:
@@ -98,27 +52,11 @@ def test_a_service_without_workers_can_take_jobs_and_says_that_it_cannot_run_the
     assert (ready.status_code, ready.json()["can_run"]) == (200, True)
 
 
-def test_readiness_is_asked_once_in_a_moment_however_many_ask(
-    api_client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api.process.readiness.CACHED_SECONDS", 600.0)
-    asked: list[object] = []
-
-    def count(broker: object) -> bool:
-        asked.append(broker)
-        return True
-
-    monkeypatch.setattr("api.process.readiness.broker_answers", count)
-    with ThreadPoolExecutor(8) as pool:
-        answers = [each.status_code for each in pool.map(lambda _: api_client.get("/readyz"), range(16))]
-    assert answers == [200] * 16 and len(asked) == 1
-
-
 def test_a_store_that_hangs_holds_one_thread_and_probers_are_told_so(
     settings: Settings, admin_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.storage.s3._PROBE_SECONDS", 600.0)
-    monkeypatch.setattr("api.process.readiness.ANSWER_SECONDS", 5.0)
+    monkeypatch.setattr("api.process.readiness.ANSWER_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         bucket = {
             "store_url": "s3://bucket",
@@ -134,13 +72,54 @@ def test_a_store_that_hangs_holds_one_thread_and_probers_are_told_so(
             asking = [thread for thread in threading.enumerate() if thread.name == "ready store"]
     assert {answer.status_code for answer in answers} == {503} and len(asking) == 1
     refused = answers[0].json()
-    assert refused["detail"] == "not ready: store (no answer within 5 s)"
+    assert refused["detail"] == "not ready: store (no answer within 2 s)"
     assert (refused["checks"]["store"], refused["checks"]["database"]) == (False, True)
 
 
-def test_methods_are_listed_with_their_schemas(api: TestClient) -> None:
-    methods = {method["id"]: method for method in api.get("/v1/methods").json()["data"]}
-    assert set(methods) >= {"random", "magnitude", "wanda", "sparsegpt"}
-    assert methods["wanda"]["needs"] == {"calibration": True, "gradients": False, "training": False}
-    assert "block_size" in methods["sparsegpt"]["parameters"]["properties"]
-    assert methods["wanda"]["paper"]["year"] == 2023
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings.model_copy(update={"log_format": "json"}))
+
+
+@pytest.fixture
+def client(app: FastAPI, admin_key: str) -> Iterator[TestClient]:
+    with TestClient(app, raise_server_exceptions=False, headers=bearer(admin_key)) as client:
+        yield client
+
+
+def lines(written: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in written.splitlines()]
+
+
+def test_a_request_is_logged_with_its_route_team_and_key(
+    client: TestClient, capsys: pytest.CaptureFixture[str], team: str
+) -> None:
+    answer = client.get("/v1/jobs/job_nothing", headers={"X-Request-Id": "from-the-proxy-1"})
+    assert answer.headers["X-Request-Id"] == "from-the-proxy-1"
+    [line] = [line for line in lines(capsys.readouterr().err) if line["event"] == "request"]
+    assert (line["method"], line["route"], line["status"]) == ("GET", "/v1/jobs/{job_id}", 404)
+    assert line["request_id"] == "from-the-proxy-1" and line["team"] == team
+    assert line["key"].startswith("key_") and line["ms"] > 0 and line["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize("asked", ["", "two words", 'quote"', "x" * 200, "ümlaut".encode().decode("latin-1")])
+def test_an_id_that_is_not_sane_is_replaced(client: TestClient, asked: str) -> None:
+    given = client.get("/healthz", headers={"X-Request-Id": asked.encode("latin-1")}).headers["X-Request-Id"]
+    assert given.startswith("req_") and given != client.get("/healthz").headers["X-Request-Id"]
+
+
+def test_refused_and_failing_requests_have_an_id_too(
+    app: FastAPI, client: TestClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("a fault of ours")
+
+    assert client.get("/broken").status_code == 500
+    assert client.post("/v1/jobs", content=b"{", headers={"Content-Type": "application/json"}).status_code == 422
+    client.get("/no/such/place")
+    written = lines(capsys.readouterr().err)
+    statuses = [(line["route"], line["status"]) for line in written if line["event"] == "request"]
+    assert statuses == [("/broken", 500), ("/v1/jobs", 422), ("-", 404)]
+    [fault] = [line for line in written if line["event"] == "unexpected error"]
+    assert "a fault of ours" in fault["exception"] and fault["request_id"].startswith("req_")

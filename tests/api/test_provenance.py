@@ -95,10 +95,8 @@ def _change_weights(folder: Path) -> None:
         (_forge, "was changed after it was signed: its signature is not the one of key"),
         (_change_weights, "model.safetensors has other bytes than were signed"),
         (lambda folder: _edit(folder, lambda envelope: envelope.update(signatures=[])), "has no signature"),
-        (lambda folder: _edit(folder, lambda e: e["signatures"][0].update(keyid="\0" * 9)), "has no signature"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json is not of this artifact"),
         (lambda folder: (folder / PROVENANCE).write_text("[" * 10**5), "is no signed statement"),
-        (lambda folder: (folder / PROVENANCE).write_text(""), "is no signed statement"),
     ],
 )
 def test_what_does_not_hold_is_told_and_nothing_of_it_believed(
@@ -109,32 +107,6 @@ def test_what_does_not_hold_is_told_and_nothing_of_it_believed(
     provenance = upload(signed.api, folder, "again")["provenance"]
     assert provenance["signature"] == "invalid" and said in provenance["reason"]
     assert NOTHING.items() <= provenance.items()
-
-
-def test_a_folder_of_the_server_may_have_what_no_upload_has(
-    api: TestClient, signed: Signed, job_body: dict[str, Any], key: Path, settings: Settings
-) -> None:
-    _, folder = signed.artifact(job_body, key)
-    (folder / "run.py").write_text("import os")
-    provenance = register(api, settings, folder)["provenance"]
-    assert (provenance["signature"], provenance["reason"]) == ("invalid", "run.py is not of this artifact")
-    (folder / "run.py").unlink()
-    (folder / PROVENANCE).write_bytes(b" " * (4 * 2**20 + 1))
-    place = shutil.copytree(folder, settings.models_root / "large")
-    refused = api.post("/v1/models", json={"name": "large", "path": str(place)}).json()
-    assert refused["code"] == "unusable_model" and f"{PROVENANCE} is larger than" in refused["detail"]
-
-
-def test_another_artifact_s_statement_does_not_hold_and_a_missing_one_says_nothing(
-    api: TestClient, signed: Signed, job_body: dict[str, Any], key: Path
-) -> None:
-    (_, first), (_, second) = signed.artifact(job_body, key), signed.artifact(job_body, key, seed=2)
-    shutil.copy(second / PROVENANCE, first / PROVENANCE)
-    provenance = upload(api, first, "mixed")["provenance"]
-    assert provenance["signature"] == "invalid" and NOTHING.items() <= provenance.items()
-    assert provenance["reason"] == "model.safetensors has other bytes than were signed"
-    (second / PROVENANCE).unlink()
-    assert upload(api, second, "stripped")["provenance"] is None
 
 
 def test_a_key_of_others_is_named_and_its_statement_not_believed(

@@ -1,6 +1,5 @@
 """A team sees its quotas and cannot change them; what is over them is refused."""
 
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from core.database import transaction
-from core.service.jobs.queue import claim, heartbeat, release
 from core.service.jobs.quotas import get_team, list_teams
 from core.service.teams.administration import create_team_with_key, set_limits
 from core.service.teams.keys import authenticate
@@ -19,33 +17,10 @@ from core.service.teams.quotas import month_start
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from secateur.cli import keys_app
-from secateur_wire.errors import Conflict, InvalidRequest, NotFound
-from tests.conftest import bearer
+from secateur_wire.errors import Conflict, NotFound
 from worker.cli import register
 
 Sessions = sessionmaker[Session]
-
-
-def test_quotas_and_use_are_shown(api: TestClient, viewer_key: str, sessions: Sessions, job_body: Any) -> None:
-    with transaction(sessions) as session:
-        set_limits(session, "gardeners", {"max_running": 2, "max_device_seconds": 7200, "weight": 3})
-    api.post("/v1/jobs", json=job_body)
-    team = api.get("/v1/team", headers=bearer(viewer_key)).json()
-    assert (team["name"], team["weight"]) == ("gardeners", 3)
-    assert team["quotas"] == {
-        "max_running": 2,
-        "max_queued": None,
-        "max_device_seconds": 7200,
-        "max_stored_bytes": None,
-    }
-    month = datetime.fromisoformat(team["usage"].pop("month_started_at"))
-    assert (month.day, month.hour, month.utcoffset().total_seconds()) == (1, 0, 0)  # type: ignore[union-attr]
-    assert team["usage"] == {"running": 0, "queued": 1, "device_seconds": 0, "stored_bytes": 0}
-
-
-def test_no_key_sets_quotas(api: TestClient) -> None:
-    for method in ("POST", "PUT", "PATCH"):
-        assert api.request(method, "/v1/team", json={"quotas": {"max_running": 99}}).status_code == 405
 
 
 def test_a_full_queue_is_429_with_a_time_to_come_back(api: TestClient, sessions: Sessions, job_body: Any) -> None:
@@ -71,37 +46,6 @@ def test_a_month_used_up_is_429_until_the_next(api: TestClient, sessions: Sessio
     assert api.get("/v1/team").json()["usage"]["device_seconds"] == 3601
 
 
-def test_attempts_are_listed_newest_first(
-    api: TestClient, sessions: Sessions, other_team_key: str, job_body: Any
-) -> None:
-    job = api.post("/v1/jobs", json=job_body).json()["id"]
-    url = f"/v1/jobs/{job}/attempts"
-    assert api.get(url).json() == {"data": [], "has_more": False, "next_after": None}
-    with transaction(sessions) as session:
-        for attempt in (1, 2):
-            claim(session, queue="default", worker_id=f"worker_{attempt}", lease_seconds=60)
-            if attempt == 1:
-                release(session, job, 1, stages={"prune": 1.5})
-    page = api.get(url, params={"limit": 1}).json()
-    assert (page["data"][0]["attempt"], page["data"][0]["outcome"], page["has_more"]) == (2, None, True)
-    page = api.get(url, params={"after": page["next_after"]}).json()
-    (first,) = page["data"]
-    assert (first["attempt"], first["worker_id"], first["outcome"]) == (1, "worker_1", "released")
-    assert first["stages"] == {"prune": 1.5} and first["needs"]["seconds"] > 0 and not page["has_more"]
-    assert api.get(url, headers=bearer(other_team_key)).status_code == 404
-
-
-def test_a_job_may_name_a_queue_that_is_configured_or_served(
-    api: TestClient, sessions: Sessions, job_body: Any
-) -> None:
-    refused = api.post("/v1/jobs", json={**job_body, "queue": "large"}).json()
-    assert (refused["code"], refused["param"]) == ("unknown_queue", "queue") and "default" in refused["detail"]
-    assert api.post("/v1/models/inspect", json={**job_body, "queue": "large"}).json()["code"] == "unknown_queue"
-    with transaction(sessions) as session:
-        heartbeat(session, "worker_1", queue="large", device="cpu", hostname="bed", pid=1)
-    assert api.post("/v1/jobs", json={**job_body, "queue": "large"}).status_code == 201
-
-
 def test_the_operator_founds_teams_and_sets_their_quotas(sessions: Sessions) -> None:
     with transaction(sessions) as session:
         key = create_team_with_key(session, "pruners", {"max_running": 2}, secret=b"secret")
@@ -113,22 +57,6 @@ def test_the_operator_founds_teams_and_sets_their_quotas(sessions: Sessions) -> 
         assert [team.name for team in list_teams(session)] == ["pruners"]
         with pytest.raises(NotFound):
             set_limits(session, "nobody", {})
-
-
-@pytest.mark.parametrize(
-    ("limit", "value"),
-    [("max_running", -1), ("max_queued", 2**31), ("max_device_seconds", float("inf")), ("weight", 0), ("weight", None)],
-)
-def test_a_quota_that_cannot_be_is_refused(sessions: Sessions, team: str, limit: str, value: float | None) -> None:
-    with transaction(sessions) as session, pytest.raises(InvalidRequest) as refused:
-        set_limits(session, "gardeners", {limit: value})
-    assert refused.value.param == limit
-
-
-@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 101, " padded"])
-def test_a_teams_name_is_a_line_of_text(sessions: Sessions, name: str) -> None:
-    with transaction(sessions) as session, pytest.raises(InvalidRequest):
-        create_team_with_key(session, name, {}, secret=b"secret")
 
 
 def test_the_command_line_of_the_operator(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

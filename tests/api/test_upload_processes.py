@@ -4,11 +4,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
@@ -22,7 +20,6 @@ from core.storage import Store
 from tests.api.uploading import announced, send, send_rest, start
 from tests.conftest import bearer
 from tests.model_folders import write_llama
-from worker.processes import peak_resident_bytes
 
 PART = 4096
 
@@ -111,30 +108,3 @@ def test_an_upload_outlives_the_api_process(
     assert client.post(f"/v1/uploads/{upload['id']}/complete").status_code == 201
     assert client.get("/v1/models/sent").json()["revision"] == content_hash(folder)
     assert list(store.children("uploads")) == []
-
-
-@pytest.mark.parametrize("settings", [16 * 2**20], indirect=True)
-def test_the_api_does_not_grow_with_what_is_sent(
-    start_api: StartApi,
-) -> None:
-    """240 MiB by six clients at once."""
-    process, client = start_api()
-    part = os.urandom(2**20) * 8
-    size = 5 * len(part)
-
-    def announce(name: str) -> str:
-        file = {"path": "a.txt", "bytes": size, "sha256": "0" * 64}
-        return str(start(client, {"kind": "dataset", "name": name, "files": [file]})["id"])
-
-    def upload(number: int) -> None:
-        which = announce(f"text-{number}")
-        for offset in range(0, size, len(part)):
-            send(client, which, "a.txt", offset, part).raise_for_status()
-
-    announce("warm")
-    before = psutil.Process(process.pid).memory_info().rss
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(upload, range(6)))
-    peak = peak_resident_bytes(process.pid)
-    print(f"resident before {before >> 20} MiB, peak {peak >> 20} MiB, sent {6 * size >> 20} MiB")
-    assert peak - before < 96 * 2**20

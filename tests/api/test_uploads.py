@@ -1,5 +1,5 @@
+import hashlib
 import json
-import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +23,7 @@ from core.storage import LocalStore, Store
 from core.storage.store import UploadPart
 from secateur_wire.errors import Unavailable
 from tests.api.uploading import announced, send, send_rest, start, stored_bytes
+from tests.image_sets import grays, write_folder, write_parquet
 from tests.model_folders import write_llama, write_text
 
 PART = 4096
@@ -75,11 +76,9 @@ def test_a_model_is_uploaded_and_registered(
     assert {"upload.start", "upload.complete", "model.register", "model.delete"} <= set(actions)
 
 
-@pytest.mark.parametrize("path", ["numbers.txt", "numbers.jsonl"])
-def test_a_text_is_uploaded_and_registered(api: TestClient, tmp_path: Path, path: str, store: Store) -> None:
-    file = write_text(tmp_path / "texts" / path)
-    if path.endswith("jsonl"):
-        file.write_text("".join(json.dumps({"body": f"number {n}"}) + "\n" for n in range(500)))
+def test_a_text_is_uploaded_and_registered(api: TestClient, tmp_path: Path, store: Store) -> None:
+    file = write_text(tmp_path / "texts" / "numbers.jsonl")
+    file.write_text("".join(json.dumps({"body": f"number {n}"}) + "\n" for n in range(500)))
     body = announced(file.parent, kind="dataset", text_field="body")
     upload = start(api, body)
     send_rest(api, upload, file.parent)
@@ -87,21 +86,10 @@ def test_a_text_is_uploaded_and_registered(api: TestClient, tmp_path: Path, path
     assert completed.status_code == 201, completed.text
     text = completed.json()
     assert (text["object"], text["sha256"], text["text_field"]) == ("dataset", body["files"][0]["sha256"], "body")
-    assert text["documents"] == (500 if path.endswith("jsonl") else 200)
+    assert text["documents"] == 500
     assert start_again(api, body)["status"] == "complete"
     assert api.delete("/v1/datasets/sent").status_code == 204
     assert list(store.children("datasets")) == []
-
-
-def test_parts_go_to_the_store_and_nowhere_else(
-    api: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A container's temporary folder is small, and many parts are on their way at once."""
-    file = write_text(tmp_path / "texts" / "numbers.txt")
-    upload = start(api, announced(file.parent, kind="dataset"))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    send_rest(api, upload, file.parent)
-    assert api.post(f"/v1/uploads/{upload['id']}/complete").status_code == 201
 
 
 def start_again(api: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
@@ -228,3 +216,46 @@ def test_a_completion_that_stood_still_until_another_took_over_writes_nothing_do
     with pytest.raises(Unavailable, match="by another request"):
         complete_upload(sessions, StoreThatIsSlow(settings.store_root), principal, upload["id"], settings, slots)
     assert api.get("/v1/models/sent").json()["revision"] == content_hash(folder)
+
+
+def register(api: TestClient, path: Path, name: str = "shades", **more: str) -> tuple[int, dict[str, Any]]:
+    response = api.post("/v1/datasets", json={"name": name, "path": str(path.absolute()), **more})
+    return response.status_code, response.json()
+
+
+def test_a_folder_of_images_is_registered(api: TestClient, settings: Settings, tmp_path: Path) -> None:
+    folder = write_folder(settings.datasets_root / "shades", grays(6), ["dark", "light"])
+    status, dataset = register(api, folder)
+    assert (status, dataset["format"], dataset["images"], dataset["classes"]) == (201, "image_folder", 6, 2)
+    assert f"sha256:{dataset['sha256']}" == content_hash(folder) and dataset["documents"] == 0
+    assert register(api, folder)[0] == 200
+    (folder / "dark" / "more.png").write_bytes(grays(1)[0])
+    status, problem = register(api, folder)
+    assert (status, problem["code"], problem["param"]) == (409, "conflict", "name")
+    (tmp_path / "secret.png").write_bytes(grays(1)[0])
+    (folder / "light" / "link.png").symlink_to(tmp_path / "secret.png")
+    assert register(api, folder, "linked")[1]["code"] == "path_escapes"
+    assert api.delete("/v1/datasets/shades").status_code == 204 and folder.exists()
+
+
+def test_corrupt_images_are_named(api: TestClient, settings: Settings) -> None:
+    folder = write_folder(settings.datasets_root / "broken", [*grays(3), b"no image"], ["a"])
+    status, problem = register(api, folder)
+    assert (status, problem["code"]) == (422, "unusable_dataset")
+    assert "1 of 4 images cannot be read: a/0003.png" in problem["detail"]
+
+
+def test_images_are_uploaded_as_parquet(api: TestClient, tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "sent" / "a.parquet", grays(5), ["on", "off", "on", "on", "off"])
+    body = announced(file.parent, name="switches", kind="dataset")
+    refused = api.post("/v1/uploads", json=body | {"format": "image_folder"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "upload_refused")
+    assert "to_parquet" in refused.json()["detail"]
+    upload = start(api, body | {"format": "image_parquet"})
+    send_rest(api, upload, file.parent)
+    completed = api.post(f"/v1/uploads/{upload['id']}/complete")
+    assert completed.status_code == 201, completed.text
+    dataset = completed.json()
+    assert (dataset["images"], dataset["classes"], dataset["label_field"]) == (5, 2, "label")
+    assert dataset["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert api.post("/v1/uploads", json=body | {"format": "image_parquet"}).json()["status"] == "complete"
