@@ -1,6 +1,5 @@
 """The `secateur` commands that documents, pages and messages show, found in their text, read as a shell reads them."""
 
-import html
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -66,11 +65,6 @@ def in_template(path: Path) -> Iterator[Shown]:
     filled = re.sub(r"\{\{ added.noun \}\}", "models", path.read_text("utf-8"))
     for command in _CODE.findall(re.sub(r"\{\{.*?\}\}", "ID", filled)):
         yield from _in_script(command, path, is_text=True)
-
-
-def on_page(page: str) -> list[tuple[str, ...]]:
-    """Every command that a page as it is sent shows as code."""
-    return [words for command in _CODE.findall(page) for words in _commands(html.unescape(command))]
 
 
 def _in_script(script: str, path: Path, *, is_text: bool = False) -> Iterator[Shown]:

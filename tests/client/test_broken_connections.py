@@ -6,12 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy.orm import Session, sessionmaker
 
 from core.settings import Settings
-from core.storage import Store
-from secateur import Client, Key, UploadProgress, errors
-from tests.api.ended_job import succeeded_job
+from secateur import Client, UploadProgress, errors
 from tests.client.cutting_proxy import Cuts, cutting
 from tests.model_folders import write_llama, write_text
 
@@ -35,10 +32,6 @@ def service(live_api: httpx.Client, cuts: Cuts, admin_key: str) -> Iterator[Clie
         yield client
 
 
-def _keys(service: Client) -> list[Key]:
-    return list(service.keys())
-
-
 def test_a_submission_whose_answer_was_lost_makes_one_job(
     service: Client, cuts: Cuts, job_body: dict[str, Any]
 ) -> None:
@@ -46,12 +39,6 @@ def test_a_submission_whose_answer_was_lost_makes_one_job(
     job = service.submit(**job_body)
     assert cuts.made == 3 and [each.id for each in service.jobs()] == [job.id]
     assert service.cancel(job.id).status == "cancelled"
-
-
-def test_a_key_whose_answer_was_lost_is_made_once(service: Client, cuts: Cuts) -> None:
-    cuts.of_answers = [0]
-    made = service.create_key("pipeline", role="viewer")
-    assert cuts.made == 1 and [made.id] == [each.id for each in _keys(service) if each.name == "pipeline"]
 
 
 def test_a_model_is_uploaded_over_a_connection_that_keeps_breaking(service: Client, cuts: Cuts, tmp_path: Path) -> None:
@@ -113,51 +100,3 @@ def test_a_file_that_is_no_longer_what_was_announced_is_refused(service: Client,
 
     with pytest.raises(errors.UploadRefused, match="SHA-256"):
         service.upload_dataset("leaves", file, on_progress=change)
-
-
-@pytest.mark.parametrize("content", ["nothing", "a pickle"])
-def test_what_holds_no_model_is_not_announced(service: Client, tmp_path: Path, content: str) -> None:
-    folder = tmp_path / "oak"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    if content == "a pickle":
-        (folder / "pytorch_model.bin").write_bytes(b"1")
-    with pytest.raises(errors.UploadError, match="holds no model" if content == "nothing" else "save_pretrained"):
-        service.upload_model("oak", folder)
-    with pytest.raises(errors.UploadError, match="is not a folder"):
-        service.upload_model("oak", folder / "none")
-    with pytest.raises(errors.UploadError, match="is a folder: upload images as one Parquet"):
-        service.upload_dataset("leaves", folder)
-    with pytest.raises(errors.UploadError, match="is not a file"):
-        service.upload_dataset("leaves", folder / "none")
-    assert not list(service.uploads())
-
-
-def test_everything_of_a_team_can_be_looked_at(
-    service: Client,
-    live_api: httpx.Client,
-    sessions: sessionmaker[Session],
-    store: Store,
-    cuts: Cuts,
-    tmp_path: Path,
-    model: str,
-) -> None:
-    job = succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model)
-    cuts.of_answers = [0, 300]
-    paths = service.download(job, tmp_path / "downloaded")
-    assert [path.read_bytes() for path in paths] == [b"weights", b"{}"]
-    requested = service.request_samples("size")
-    assert service.request_samples().id == requested.id == service.sample_request(requested.id).id
-    [attempt] = service.attempts(job)
-    assert (attempt.attempt, attempt.outcome, attempt.worker_id) == (1, "succeeded", "worker_1")
-    assert [worker.id for worker in service.workers()] == ["worker_1"]
-    assert service.team().usage.stored_bytes == 9 and service.report(job).layers == []
-    first = service.create_key("pipeline")
-    second = service.rotate_key(first.id, grace_seconds=0)
-    assert (second.name, second.role) == (first.name, first.role) and second.key != first.key
-    assert service.revoke_key(second.id).state == "revoked"
-    changes = [entry.action for entry in service.audit()]
-    assert {"job.submit", "key.create", "key.rotate", "key.revoke"} <= set(changes)
-    assert [entry.object_id for entry in service.audit(action="job.submit")] == [job]
-    service.delete_artifacts(job)
-    assert service.artifacts(job) == [] and service.team().usage.stored_bytes == 0

@@ -4,14 +4,13 @@ import signal
 import socket
 import subprocess
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.responses import JSONResponse
 
-from tests.answers import compared
+from secateur_wire.job_options import body_of, job_options, option_for
 from tests.client.command_line import COMMAND, RunHere, environment, secateur
 from tests.client.script import JOB_ID, MOMENT, Script, job, life, model, problem
 from tests.worker.conftest import eventually
@@ -126,27 +125,15 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
         ("submit --method wanda", "--body FILE"),
         ("submit m --body job.json", "leave the model"),
         ("submit --body /nowhere/job.json", "/nowhere/job.json"),
-        ("submit --body /dev/null", "--body /dev/null"),
         ("submit m --method wanda --sparsity much", "--sparsity"),
         ("submit m --method wanda --parameter block_size", "NAME=VALUE"),
-        ("submit m --method wanda --export gguf", "gguf:F16,Q8_0"),
         ("submit m --method wanda --parameter a=1 --parameter a=2", "given twice"),
         ("submit m --method wanda --calibration-samples 8", "--calibration"),
-        ("submit m --method wanda --calibration c --calibration-samples few", "'few'"),
         ("submit m --method wanda --evaluation-samples 8", "--evaluation"),
-        ("submit m --method wanda --sequence-length 8", "--calibration"),
-        ("submit m --method wanda --task-limit 8", "--task"),
-        ("submit m --method wanda --task piqa --task-limit many", "'many'"),
-        ("submit m --method wanda --prompt-tokens 8", "--prompt"),
         ("submit m --method wanda --recovery-steps 5", "--recovery METHOD"),
-        ("submit m --method wanda --recovery lora --recovery-steps 5 --recovery-parameter steps=6", "steps"),
         ("submit m --method depth --target 1e8", "NAME=VALUE"),
         ("jobs --status sleeping", "sleeping"),
-        ("jobs --metadata commit", "KEY=VALUE"),
-        ("jobs --sort colour", "colour"),
-        ("prune m", "prune"),
         ("methods alchemy", "alchemy"),
-        ("part-costs m", "target.engine"),
     ],
 )
 def test_usage_errors_exit_with_2_and_name_the_fault(
@@ -156,33 +143,6 @@ def test_usage_errors_exit_with_2_and_name_the_fault(
     done = scripted(*arguments.split())
     assert (done.code, done.out) == (2, "") and said in done.err
     assert not script.requests("POST", "/v1/jobs")
-
-
-@pytest.mark.parametrize("fits", [True, False])
-def test_without_a_method_a_language_model_gets_the_usual_one(scripted: RunHere, script: Script, fits: bool) -> None:
-    figures = dict.fromkeys(("parameters", "prunable_parameters", "bytes", "layers"), 1)
-    fit = [{"method": "frontier", "fits": fits, "reason": None}, {"method": "magnitude", "fits": True, "reason": None}]
-    script.answers["POST /v1/models/inspect"] = JSONResponse(
-        {"model": "m", "family": "f", "architecture": "A", "dtype": "float32", **figures, "methods": fit}
-        | {"job": None, "estimate": None}
-    )
-    done = scripted("submit", "m", "--sparsity", "0.5", "--calibration", "texts")
-    sent = [request.body["method"] for request in script.requests("POST", "/v1/jobs")]
-    if fits:
-        assert (done.code, sent) == (0, ["frontier"])
-    else:
-        assert (done.code, sent) == (2, []) and "--method; for this model: magnitude" in done.err
-
-
-def test_a_job_is_tried_in_the_layout_that_it_is_submitted_in(scripted: RunHere, script: Script) -> None:
-    figures = dict.fromkeys(("parameters", "prunable_parameters", "bytes", "layers"), 1)
-    script.answers["POST /v1/models/inspect"] = JSONResponse(
-        {"model": "m", "family": "f", "architecture": "A", "dtype": "float32", **figures, "methods": []}
-        | {"job": None, "estimate": None}
-    )
-    assert scripted("inspect", "m", "--method", "flap", "--sparsity", "0.2", "--layout", "per_layer").code == 0
-    (tried,) = script.requests("POST", "/v1/models/inspect")
-    assert tried.body["output"] == {"layout": "per_layer"}
 
 
 def test_an_inspection_waits_for_a_discovery_and_says_so(
@@ -210,21 +170,6 @@ def test_what_the_server_refuses_is_told_on_stderr(scripted: RunHere, script: Sc
     assert (done.code, done.out) == (code, "")
     key = " (the key sct_… from SECATEUR_API_KEY)" if status == 401 else ""
     assert f"secateur: --sparsity: 1.5 is not in [0, 1){key} (invalid_sparsity, HTTP {status})\n" in done.err
-
-
-def test_a_refusal_names_the_option_that_was_typed(scripted: RunHere, script: Script) -> None:
-    message = "evaluation.datasets.0: there is no dataset 'x'"
-    script.answers["POST /v1/jobs"] = problem(422, "unknown_dataset", message, "evaluation.datasets.0")
-    typed = scripted("submit", "m", "--method", "wanda", "--evaluation", "x").err
-    assert "secateur: --evaluation: there is no dataset 'x' (unknown_dataset" in typed
-    script.answers["POST /v1/plans"] = problem(422, "invalid_request", "dataset: has no text", "dataset")
-    assert "secateur: --calibration: has no text" in scripted("plan", "m", "--for", "speed", "--calibration=x").err
-    assert "secateur: dataset: has no text" in scripted("plan", "m", "--for", "speed").err
-
-
-def test_the_versions_are_those_of_what_is_installed(scripted: RunHere) -> None:
-    asked = scripted("--version")
-    assert asked.code == 0 and f"secateur {version('secateur')}\nsecateur-server " in asked.out
 
 
 def test_without_a_server_one_learns_how_to_start_it() -> None:
@@ -266,94 +211,12 @@ def test_a_job_is_shown_in_words(scripted: RunHere, script: Script) -> None:
         assert text in recovered
 
 
-def test_whether_the_model_still_answers_is_the_first_line(scripted: RunHere, script: Script) -> None:
-    verdict = {
-        "band": "unusable", "within_noise": False, "worse_than_random": False, "figure": "perplexity", "on": "articles",
-        "ratio": 1.4, "change": None, "words": "no longer answers; by perplexity noticeably worse",
-        "reason": "on chats KL 4 nats a token", "answers": "no longer answers",
-    }  # fmt: skip
-    script.job = job(verdict=verdict, metrics={"answers": {"chats": compared(4.0, 0.3)}})
-    shown = scripted("show", JOB_ID).out
-    first = "no longer answers; by perplexity noticeably worse: on chats KL 4 nats a token"
-    assert shown.splitlines()[0] == first and shown.count("no longer answers") == 1
-    assert "KL of answers on chats" in shown and "tokens of answers on chats" in shown
-
-
-def test_lists_are_shown_whole_where_nobody_looks(scripted: RunHere, script: Script) -> None:
-    script.jobs = [job(model="a-model-with-a-rather-long-name-of-its-own" * 2, status="failed", error=GATE_MISSED)]
-    listed = scripted("jobs")
-    assert listed.code == 0
-    (line,) = (line for line in listed.out.splitlines() if JOB_ID in line)
-    assert str(script.jobs[0]["model"]) in line and "gate missed" in line
-    script.jobs = []
-    assert "no jobs" in scripted("jobs").out
-    assert "no such jobs" in scripted("jobs", "--search", "oak wanda", "--sort", "model").out
-    query = script.requests("GET", "/v1/jobs")[-1].query
-    assert (query["search"], query["sort"]) == ("oak wanda", "model")
-
-
-@pytest.mark.parametrize(
-    "words", ["models --json list", "datasets --json list", "jobs --json attempts 01", "jobs --limit 3 attempts 01"]
-)
-def test_options_before_a_subcommand_are_refused_and_not_dropped(scripted: RunHere, script: Script, words: str) -> None:
-    done = scripted(*words.split())
-    assert (done.code, done.out, script.seen) == (2, "", []) and f"{words.split()[1]}: these options" in done.err
-
-
-@pytest.mark.parametrize("command", ["prune m -o /proc/x", "prune m -o out --for fast", "plan m --for fast", "run -"])
-def test_what_cannot_be_done_is_said_without_the_names_of_exceptions(scripted: RunHere, command: str) -> None:
-    done = scripted(*command.split())
-    assert done.code in (1, 2) and done.out == "" and not {"Value", "Errno", "[Errno"} & set(done.err.split())
-    assert any(way in done.err for way in ("name one where you may write", "'speed', 'size'", "secateur download -"))
-
-
-def test_piped_tables_are_cells_between_tabs(scripted: RunHere, script: Script) -> None:
-    script.jobs = [job(model="a model\twith a tab")]
-    heads, cells = (line.split("\t") for line in scripted("jobs").out.splitlines())
-    assert len(heads) == len(cells) == 7 and heads[0] == "job" and cells[2] == "a model with a tab"
-
-
-def test_a_report_shows_every_layer_and_note(scripted: RunHere, script: Script) -> None:
-    script.report = {
-        "metrics": script.job["metrics"],
-        "layers": [{"name": f"model.layers.{n}.q_proj", "sparsity": 0.5, "reconstruction_error": 0.01} for n in (0, 1)],
-        "generations": [{"prompt": "Once [b]", "dense": " upon a time", "pruned": "\x1b[31m\tupon\r"}],
-        "notes": ["no speed-up is to be expected [1]"],
-    }
-    shown = scripted("report", JOB_ID)
-    for text in ("model.layers.1.q_proj", "reconstruction error", "56.2", "Note: no speed-up is to be expected [1]"):
-        assert text in shown.out
-    for line in ("prompt  Once [b]", "dense    upon a time"):
-        assert line in shown.out
-    assert r"\u001b[31m" in shown.out and not {"\x1b", "\r"} & set(shown.out)
-
-
 def test_progress_without_a_terminal_is_lines_on_stderr(url: str, script: Script) -> None:
     script.events = life("succeeded")
     watched = secateur(url, "watch", JOB_ID)
     for text in ("queued", "running", "prune", "50%  block 2 of 4", "warning: a remark [1, 2]", "succeeded"):
         assert text in watched.err
     assert "block" not in watched.out and "perplexity on articles" in watched.out
-
-
-def test_the_time_left_is_what_the_worker_said_last(scripted: RunHere, script: Script) -> None:
-    script.job = job(seconds_left=[300.0, 300.0])
-    seconds = (0, 0, 0, 60, 60, 120, 120, 120, 130)
-    script.events = [
-        each | {"created_at": f"2025-01-02T03:0{after // 60}:{after % 60:02}Z"}
-        for each, after in zip(life("succeeded"), seconds, strict=True)
-    ]
-    for each, left in zip(script.events[3:6], (180.0, 60.0, 40.0), strict=True):
-        each["data"]["seconds_left"] = [left, left]
-    told = [line.split("  ", 1)[1] for line in scripted("watch", JOB_ID).err.splitlines()]
-    assert told[:3] == ["queued", "running, about 5 min left", "prune, about 5 min left"]
-    assert told[3:6] == [
-        " 25%  block 1 of 4, about 3 min left",
-        " 50%  block 2 of 4, about 60 s left",
-        " 75%  block 3 of 4, about 40 s left",
-    ]
-    script.job = job(status="running", progress=0.0, seconds_left=[180.0, 480.0], finished_at=None)
-    assert "0%, 3 to 8 min left" in scripted("show", JOB_ID).out
 
 
 def test_progress_on_a_terminal_is_bars(url: str, script: Script) -> None:
@@ -450,3 +313,23 @@ def _read_all(terminal: int, read: list[str]) -> None:
             os.close(terminal)
             return
         read.append(piece.decode(errors="replace"))
+
+
+def test_a_parameter_keeps_its_own_seed() -> None:
+    given = {"--parameter": ["seed=5"], "--seed": 7, "--calibration": "a"}
+    assert body_of(given) == {"parameters": {"seed": 5}, "calibration": {"dataset": "a", "seed": 7}}
+
+
+def test_a_refused_object_is_told_the_options_that_write_it() -> None:
+    assert option_for("evaluation") == "--evaluation NAME"
+    assert option_for("gates") == "--max-perplexity-ratio, --max-bits-per-byte-ratio, --max-accuracy-drop and the like"
+    assert option_for("queue") is None and option_for(None) is None
+    assert all(option_for(each.path) for each in job_options().values() if each.field is None)
+
+
+def test_questions_to_answer_are_an_object_within_the_evaluation() -> None:
+    given = {"--answers": ["a", "b"], "--answer-samples": "all", "--answer-tokens": 64, "--answer-check": "number"}
+    answers = {"datasets": ["a", "b"], "samples": None, "max_new_tokens": 64, "check": "number"}
+    assert body_of(given) == {"evaluation": {"answers": answers}}
+    with pytest.raises(ValueError, match="--answer-tokens needs --answers NAME"):
+        body_of({"--answer-tokens": 4})

@@ -1,11 +1,5 @@
 """The commands on models, texts, keys, team, workers and the audit trail, against the real service."""
 
-import json
-import os
-import pty
-import shlex
-import subprocess
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +9,17 @@ import pytest
 from safetensors.numpy import save_file
 from sqlalchemy.orm import Session, sessionmaker
 
+from core.database import transaction
 from core.engine.exporters.packed.exporter import pack_folder
+from core.service.jobs.queue import heartbeat
 from core.storage import Store
+from secateur_wire.progress import between
 from secateur_wire.weights.packed import SUFFIX
 from tests.api.ended_job import succeeded_job
-from tests.client.command_line import COMMAND, RunHere
+from tests.client.command_line import RunHere
 from tests.image_sets import grays, write_parquet
 from tests.model_folders import write_llama, write_text
+from tests.portal.browserless import Browserless
 
 
 def test_a_model_and_a_text_are_uploaded_and_deleted(here: RunHere, tmp_path: Path) -> None:
@@ -63,25 +61,6 @@ def test_what_cannot_be_uploaded_is_named(here: RunHere, tmp_path: Path, argumen
     assert done.code in (1, 2) and done.out == "" and said in done.err and "Traceback" not in done.err
 
 
-def test_a_name_is_refused_by_its_rule_in_words(here: RunHere, tmp_path: Path) -> None:
-    text, folder = write_text(tmp_path / "f.txt"), write_llama(tmp_path / "folder")
-    for done in (
-        here("datasets", "add", "Größe", str(text)),
-        here("datasets", "upload", "Größe", str(text)),
-        here("models", "add", "Größe", str(folder)),
-        here("models", "upload", "Größe", str(folder)),
-    ):
-        assert done.code == 2 and done.out == ""
-        assert done.err.splitlines()[-1].startswith("secateur: name: 'Größe' is not valid here: use 1 to 96 lowercase")
-
-
-def test_a_job_body_with_a_name_for_an_object_is_told_the_option(here: RunHere, tmp_path: Path) -> None:
-    body = tmp_path / "body.json"
-    body.write_text(json.dumps({"model": "oak", "method": "wanda", "sparsity": 0.5, "calibration": "x"}))
-    done = here("submit", "--body", str(body))
-    assert done.code == 2 and '{"dataset": "x"}' in done.err and "--calibration NAME" in done.err
-
-
 def test_an_inspection_assumes_what_a_job_has_to_have_and_says_so(here: RunHere, model: str, tmp_path: Path) -> None:
     own = here("inspect", model, "--sparsity", "0.5")
     assert own.code == 0, own.err
@@ -93,79 +72,6 @@ def test_an_inspection_assumes_what_a_job_has_to_have_and_says_so(here: RunHere,
     named = here("inspect", model, "--method", "magnitude", "--sparsity", "0.5", "--json").json
     assert named["assumed"] == [] and here("inspect", model, "--json").json["job"] is None
     assert here("inspect", model, "--method", "wanda").code == 2
-
-
-def test_a_job_without_the_calibration_it_needs_is_offered_what_there_is(
-    here: RunHere, model: str, tmp_path: Path
-) -> None:
-    text = write_text(tmp_path / "leaves.txt", words=40_000)
-    assert here("datasets", "upload", "leaves", str(text)).code == 0
-    refused = here("submit", model, "--method", "wanda", "--sparsity", "0.5", "--sequence-length", "32")
-    assert refused.code == 2 and "--sequence-length needs" in refused.err
-    refused = here("submit", model, "--method", "wanda", "--sparsity", "0.5", "--prompt", "Once upon")
-    assert refused.code == 2 and refused.out == ""
-    assert "calibration is required" in refused.err and "datasets add NAME PATH" in refused.err
-    ways = [line for line in refused.err.splitlines() if line.startswith("  secateur ")]
-    assert [way.rpartition(" --calibration ")[2] for way in ways] == ["leaves", "self --calibration-samples 32"]
-    for way in ways:
-        program, *words = shlex.split(way)
-        done = here(*words)
-        assert program == "secateur" and done.code == 0, done.err
-    assert here("jobs", "--json").json[0]["calibration"]["dataset"] == "self"
-
-
-def test_on_a_terminal_a_job_without_calibration_asks_for_it(
-    here: RunHere, live_api: httpx.Client, admin_key: str, model: str, tmp_path: Path
-) -> None:
-    assert here("datasets", "upload", "leaves", str(write_text(tmp_path / "leaves.txt", words=40_000))).code == 0
-    environment = {**os.environ, "SECATEUR_URL": str(live_api.base_url), "SECATEUR_API_KEY": admin_key}
-    command = [COMMAND, "submit", model, "--method", "wanda", "--sparsity", "0.5", "--id"]
-    for typed, chosen in ((b"\n", "leaves"), (b"self\n", "self")):
-        ours, theirs = pty.openpty()
-        with subprocess.Popen(command, env=environment, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs) as process:
-            os.close(theirs)
-            ended = threading.Timer(60, process.kill)
-            ended.start()
-            shown = b""
-            while b"]: " not in shown:
-                shown += os.read(ours, 65536)
-            os.write(ours, typed)
-            assert process.stdout is not None
-            job = process.stdout.read().decode().strip()
-            ended.cancel()
-        os.close(ours)
-        assert process.returncode == 0 and b"Calibrate on (leaves, self) [leaves]: " in shown, shown
-        assert live_api.get(f"/v1/jobs/{job}").json()["calibration"]["dataset"] == chosen
-
-
-def test_tasks_without_a_hub_are_refused_at_once_with_the_command_that_helps(
-    here: RunHere, job_body: dict[str, Any]
-) -> None:
-    done = here("submit", job_body["model"], "--method", "magnitude", "--sparsity", "0.5", "--task", "boolq")
-    assert done.code == 1 and "`secateur samples --tasks`" in done.err and "trying again" not in done.err
-
-
-def test_a_name_of_the_hub_without_a_network_is_refused_at_once(here: RunHere) -> None:
-    done = here("inspect", "org/name")
-    assert done.code == 1 and "the hub cannot be reached for org/name" in done.err and "trying again" not in done.err
-
-
-def test_an_upload_on_a_terminal_shows_bars(live_api: httpx.Client, admin_key: str, tmp_path: Path) -> None:
-    environment = {**os.environ, "SECATEUR_URL": str(live_api.base_url), "SECATEUR_API_KEY": admin_key}
-    ours, theirs = pty.openpty()
-    command = [COMMAND, "datasets", "upload", "leaves", str(write_text(tmp_path / "leaves.txt")), "--json"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=theirs) as process:
-        os.close(theirs)
-        shown = b""
-        try:
-            while piece := os.read(ours, 65536):
-                shown += piece
-        except OSError:
-            pass  # how a pty says that the other end is closed
-        assert process.stdout is not None
-        assert json.loads(process.stdout.read())["name"] == "leaves"
-    os.close(ours)
-    assert process.returncode == 0 and b"sending leaves.txt" in shown
 
 
 def test_keys_are_made_rotated_and_revoked(here: RunHere, live_api: httpx.Client) -> None:
@@ -227,3 +133,67 @@ def test_a_packed_artifact_is_unpacked_where_it_is_wanted(
     failed = here("download", job, str(tmp_path / "there"), "--unpack")
     assert failed.code == 1 and packed.name in failed.err and "Traceback" not in failed.err
     assert (tmp_path / "there" / packed.name).is_file()
+
+
+def add_worker(sessions: sessionmaker[Session], device: str) -> None:
+    with transaction(sessions) as session:
+        heartbeat(session, f"worker_{device}", queue="default", device=device, hostname="bed", pid=1)
+
+
+def test_commands_and_pages_show_time_and_warnings(
+    here: RunHere, live_api: httpx.Client, admin_key: str, job_body: dict[str, Any], sessions: sessionmaker[Session]
+) -> None:
+    add_worker(sessions, "cpu")
+    calibration = job_body["calibration"]
+    options = [
+        *("--method", "wanda", "--sparsity", "0.5", "--parameter", "forward_dtype=float16", "--sequence-length", "32"),
+        *("--calibration", calibration["dataset"], "--calibration-samples", str(calibration["samples"])),
+    ]
+    tried = here("inspect", job_body["model"], *options, "--json").json["estimate"]
+    shown = here("inspect", job_body["model"], *options).out
+    (time,) = (line for line in shown.splitlines() if line.startswith("time "))
+    assert time.split(maxsplit=1)[1].rstrip() == between(tried["seconds"], tried["seconds"]), (
+        "no job has shown the spread"
+    )
+    assert "parameters.forward_dtype float16" in " ".join(shown.split())
+    sent = here("submit", job_body["model"], *options, "--max-latency-ratio", "0.9", "--id")
+    assert sent.code == 0 and sent.out.startswith("job_") and len(sent.out.splitlines()) == 1
+    warned = [line for line in sent.err.splitlines() if "event=request" not in line]  # the API logs in this process
+    assert [line.partition("warning: ")[2].partition(" ")[0] for line in warned] == [
+        "gates.max_latency_ratio",
+        "parameters.forward_dtype",
+    ]
+    somebody = Browserless(live_api, admin_key)
+    page = somebody.http.get(f"/portal/jobs/{sent.out.strip()}").text
+    somebody.close()
+    assert "gates.max_latency_ratio 0.9 will most likely be missed" in page
+
+
+@pytest.fixture
+def jobs(live_api: httpx.Client, model: str) -> list[str]:
+    """Ids of three jobs, oldest first."""
+    body = {"model": model, "method": "magnitude", "sparsity": 0.5}
+    return [live_api.post("/v1/jobs", json=body).raise_for_status().json()["id"] for _ in range(3)]
+
+
+def beginning(job: str, *others: str) -> str:
+    """Return the shortest beginning that is the job's alone."""
+    return next(job[:end] for end in range(5, 31) if not any(each.startswith(job[:end]) for each in others))
+
+
+def test_a_beginning_that_is_unique_and_the_newest_job_stand_for_the_id(here: RunHere, jobs: list[str]) -> None:
+    short = beginning(jobs[0], *jobs[1:])
+    assert len(short) < 30
+    for given, meant in ((short, jobs[0]), (short.removeprefix("job_").upper(), jobs[0]), ("-", jobs[2])):
+        assert here("show", given, "--json").json["id"] == meant, given
+    assert here("cancel", "-").out == f"{jobs[2]} is cancelled.\n"
+    assert jobs[2] in here("audit", "--object", jobs[2][:-1]).out
+
+
+def test_what_is_not_unique_names_those_it_may_be(here: RunHere, jobs: list[str]) -> None:
+    several = here("cancel", "job_0")
+    assert several.code == 2 and several.out == ""
+    assert all(job in several.err for job in jobs) and "write more" in " ".join(several.err.split())
+    none = here("show", "0zzzzzzz")
+    assert none.code == 2 and "begins with '0zzzzzzz'" in " ".join(none.err.split())
+    assert "there is no job 'ID'" in here("show", "ID").err

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur import Client
-from secateur.configuration import DEFAULT_URL, Configuration, resolve
+from secateur.configuration import Configuration, resolve
 from secateur.errors import ConfigurationError
 
 
@@ -11,11 +10,6 @@ def test_the_home_of_an_embedded_server_is_enough(home: Path) -> None:
     (home / "url").write_text("http://127.0.0.1:8123/\n")
     (home / "api-key").write_text("sct_home\n")
     assert resolve() == Configuration("http://127.0.0.1:8123", "sct_home")
-
-
-def test_without_a_url_file_the_default_address_is_meant(home: Path) -> None:
-    (home / "api-key").write_text("sct_home")
-    assert resolve() == Configuration(DEFAULT_URL, "sct_home")
 
 
 def test_the_environment_goes_before_the_home_and_arguments_before_both(
@@ -34,12 +28,6 @@ def test_the_key_of_the_home_is_never_sent_to_another_server(home: Path, monkeyp
     monkeypatch.setenv("SECATEUR_URL", "https://prune.example")
     with pytest.raises(ConfigurationError, match=r"no API key for https://prune\.example: set SECATEUR_API_KEY"):
         resolve()
-
-
-def test_a_missing_key_says_where_one_comes_from(home: Path) -> None:
-    with pytest.raises(ConfigurationError, match="secateur serve") as caught:
-        Client()
-    assert str(home / "api-key") in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["prune.example", "ftp://prune.example", "http://", "http://a:b:c", "https://a/?b=c"])

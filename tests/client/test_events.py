@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 from bench.parts import free_port
 from secateur import Client, Event, errors
 from secateur import events as events_module
-from tests.client.script import JOB_ID, KEY, Script, job, life, problem, sse
+from tests.client.script import JOB_ID, KEY, Script, job, life, sse
 from tests.client.scripted_server import serving
 
 PATH = f"/v1/jobs/{JOB_ID}/events"
@@ -25,11 +25,6 @@ def test_events_come_in_order_and_end_with_the_job(client: Client, script: Scrip
     assert "last-event-id" not in script.requests("GET", PATH)[0].headers
 
 
-def test_the_stream_can_begin_behind_an_event(client: Client, script: Script) -> None:
-    script.events = life("succeeded")
-    assert sequences(list(client.events(JOB_ID, after=4))) == [5, 6, 7, 8, 9]
-
-
 @pytest.mark.parametrize("replays", [0, 3])
 @pytest.mark.parametrize("step", [89, pytest.param(17, marks=pytest.mark.nightly)])
 def test_no_event_is_lost_or_doubled_wherever_the_connection_breaks(
@@ -41,13 +36,6 @@ def test_no_event_is_lost_or_doubled_wherever_the_connection_breaks(
     for cut in range(0, length, step):
         script.event_cuts = [cut, cut // 2 + 200]
         assert sequences(list(client.events(JOB_ID))) == list(range(1, 10)), cut
-
-
-def test_a_reconnection_says_what_was_seen_last(client: Client, script: Script) -> None:
-    script.events = life("succeeded")
-    script.event_cuts = [30 + sum(len(sse(each)) for each in script.events[:3]), None]
-    assert len(list(client.events(JOB_ID))) == 9
-    assert script.requests("GET", PATH)[1].headers["last-event-id"] in {"2", "3"}
 
 
 def test_a_stream_that_closes_in_good_order_before_the_end_is_opened_again(client: Client, script: Script) -> None:
@@ -106,13 +94,6 @@ def test_a_server_that_stays_away_is_given_up(script: Script, monkeypatch: pytes
         assert sequences([next(stream) for _ in range(4)]) == [1, 2, 3, 4]
     with client, pytest.raises(errors.Unreachable, match="secateur serve"):
         next(stream)
-
-
-def test_a_refusal_is_not_tried_again(client: Client, script: Script) -> None:
-    script.answers[f"GET {PATH}"] = problem(404, "not_found", "there is no such job")
-    with pytest.raises(errors.NotFound):
-        next(client.events(JOB_ID))
-    assert len(script.seen) == 1
 
 
 def test_what_is_no_event_stream_is_recognised(client: Client, script: Script) -> None:

@@ -214,12 +214,8 @@ def test_a_job_that_ends_badly_leaves_what_goes_on(
         ("{oak} -o {full}/notes.txt", "that is a file"),
         ("{full} -o {out}", "has no config.json"),
         ("./none -o {out}", "there is no such model folder"),
-        ("no/such/none -o {out}", "there is no such model folder"),
         ("{oak} -o {out} --amount 0.5 --keep-quality 1.1", "not both"),
-        ("{oak} -o {out} --for fun", "fun"),
         ("elm -o {out}", "there is no model 'elm'"),
-        ("{oak} -o {out} --for sensitivity --amount 0.5", "leave amount out"),
-        ("{oak} -o {out} --for sparsity --calibration none", "there is no dataset 'none'"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_leaves_nothing(

@@ -1,12 +1,15 @@
 import socket
-from itertools import islice
-from typing import Any
+from collections.abc import Iterator
 
+import httpx
 import pytest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from secateur import Client, errors
-from tests.client.script import JOB_ID, KEY, Script, job, model, problem
+from secateur.jobs import Job
+from secateur.transport.problems import error_from
+from secateur_wire.errors import RunFailed
+from tests.client.script import JOB_ID, KEY, Script, job, life, model
 
 
 def test_lists_are_read_page_by_page_as_far_as_they_are_wanted(client: Client, script: Script) -> None:
@@ -18,58 +21,11 @@ def test_lists_are_read_page_by_page_as_far_as_they_are_wanted(client: Client, s
     assert len(script.requests("GET", "/v1/models")) == 4
 
 
-def test_jobs_are_filtered_by_the_server(client: Client, script: Script) -> None:
-    script.jobs = [job()]
-    found = list(islice(client.jobs(status="succeeded", method="wanda", model="m", metadata={"commit": "a&b"}), 5))
-    assert [each.id for each in found] == [JOB_ID]
-    query = script.requests("GET", "/v1/jobs")[0].query
-    assert query == {"limit": "100", "status": "succeeded", "method": "wanda", "model": "m", "metadata.commit": "a&b"}
-    assert next(iter(client.jobs(search="oak wanda", sort="finished"))).id == JOB_ID
-    assert script.requests("GET", "/v1/jobs")[1].query == {"limit": "100", "search": "oak wanda", "sort": "finished"}
-
-
-def test_a_submission_carries_the_body_and_a_key_of_its_own(client: Client, script: Script) -> None:
-    body: dict[str, Any] = {"model": "m", "method": "wanda", "sparsity": 0.5, "parameters": {"variant": True}}
-    first = client.submit(**body)
-    client.submit(**body)
-    client.submit(idempotency_key="mine", **body)
-    requests = script.requests("POST", "/v1/jobs")
-    assert first.status == "queued" and not first.finished
-    assert all(each.body == body and each.headers["authorization"] == f"Bearer {KEY}" for each in requests)
-    keys = [each.headers["idempotency-key"] for each in requests]
-    assert len(set(keys)) == 3 and keys[2] == "mine"
-
-
 def test_fields_of_a_newer_server_are_kept(client: Client, script: Script) -> None:
     script.job = job(colour="green")
     found = client.job(JOB_ID)
     assert found.model_dump(mode="json")["colour"] == "green"
     assert found.metrics is not None and found.metrics.perplexity["articles"].ratio == 2.248
-
-
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (401, errors.Unauthenticated),
-        (403, errors.Forbidden),
-        (404, errors.NotFound),
-        (409, errors.Conflict),
-        (413, errors.PayloadTooLarge),
-        (422, errors.InvalidRequest),
-        (503, errors.Unavailable),
-    ],
-)
-def test_a_problem_document_becomes_the_error_of_its_status(
-    client: Client, script: Script, status: int, kind: type[errors.ApiError]
-) -> None:
-    script.answers["POST /v1/jobs"] = problem(status, "a_code", "what was wrong", "calibration.samples")
-    with pytest.raises(errors.ApiError) as caught:
-        client.submit(model="m", method="wanda")
-    error = caught.value
-    assert type(error) is kind
-    found = (error.status, error.code, error.detail, error.param)
-    assert found == (status, "a_code", "what was wrong", "calibration.samples")
-    assert str(error) == "what was wrong" or (status == 401 and "key sct_… from the argument" in str(error))
 
 
 def test_a_wrong_key_is_the_servers_to_refuse(url: str) -> None:
@@ -123,3 +79,50 @@ def test_a_body_that_json_cannot_hold_is_refused_before_it_is_sent(client: Clien
     with pytest.raises(errors.ConfigurationError, match="JSON"):
         client.submit(model="m", method="wanda", sparsity=float("nan"))
     assert not script.seen
+
+
+ENDS_OF_ATTEMPTS = (RunFailed,)
+"""What a job ended with, never an answer to a request; but for those two which any request can meet."""
+ANSWERED_TOO = (errors.DiskFull, errors.InternalError)
+FAMILIES = (errors.ServerError, *ENDS_OF_ATTEMPTS)
+"""Never raised themselves: what they stand for has classes of its own."""
+
+
+def tree(kind: type[errors.ApiError]) -> Iterator[type[errors.ApiError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from tree(each)
+
+
+ALL = sorted(set(tree(errors.ApiError)) - {*FAMILIES}, key=lambda kind: kind.code)
+REFUSALS = [kind for kind in ALL if not issubclass(kind, ENDS_OF_ATTEMPTS) or issubclass(kind, ANSWERED_TOO)]
+ENDS = [kind for kind in ALL if issubclass(kind, ENDS_OF_ATTEMPTS)]
+
+
+@pytest.mark.parametrize("kind", REFUSALS, ids=[kind.code for kind in REFUSALS])
+def test_a_refusal_is_raised_as_the_class_it_has_on_the_server(kind: type[errors.ApiError]) -> None:
+    document = {"title": kind.title, "status": kind.status, "detail": "as told", "code": kind.code, "param": "p"}
+    answer = httpx.Response(kind.status, json=document, request=httpx.Request("GET", "http://server/"))
+    refused = error_from(answer)
+    assert type(refused) is kind is getattr(errors, kind.__name__) and str(refused) == refused.detail == "as told"
+    assert (refused.code, refused.status, refused.title, refused.param) == (kind.code, kind.status, kind.title, "p")
+
+
+@pytest.mark.parametrize("kind", ENDS, ids=[kind.code for kind in ENDS])
+def test_the_end_of_a_job_is_raised_with_its_code(kind: type[errors.ApiError]) -> None:
+    error = {"code": kind.code, "message": "as told", "param": None, "retryable": kind.retryable}
+    with pytest.raises(errors.JobFailed, match="as told") as failed:
+        Job.model_validate(job(status="failed", error=error)).raise_for_status()
+    assert failed.value.code == kind.code and failed.value.job.error is not None
+    assert isinstance(failed.value, errors.GateMissed) == (kind.code == "gate_missed")
+
+
+def test_a_wait_for_a_job_that_must_succeed(client: Client, script: Script) -> None:
+    script.events = life("succeeded")
+    assert client.wait(JOB_ID).raise_for_status().id == JOB_ID
+    script.job = job(status="cancelled")
+    with pytest.raises(errors.JobCancelled, match="was cancelled") as cancelled:
+        client.wait(JOB_ID).raise_for_status()
+    assert cancelled.value.code == "cancelled" and not isinstance(cancelled.value, errors.JobFailed)
+    with pytest.raises(ValueError, match="running: wait"):
+        Job.model_validate(job(status="running")).raise_for_status()

@@ -42,16 +42,6 @@ def test_all_tries_of_a_submission_share_one_idempotency_key(client: Client, scr
     assert len(keys) == 3 and len(set(keys)) == 1
 
 
-@pytest.mark.parametrize("what", ["rotate", "ping"])
-def test_tries_of_what_makes_something_share_a_key(client: Client, script: Script, what: str) -> None:
-    path = f"/v1/webhooks/wh_1/{what}"
-    script.passing[f"POST {path}"] = [problem(503, "unavailable", "later")]
-    with pytest.raises(errors.NotFound):
-        (client.rotate_webhook_secret if what == "rotate" else client.ping_webhook)("wh_1")
-    keys = [each.headers["idempotency-key"] for each in script.requests("POST", path)]
-    assert len(keys) == 2 and len(set(keys)) == 1
-
-
 def test_the_server_says_how_long_to_wait(url: str, script: Script) -> None:
     told: list[tuple[str, float]] = []
     script.passing[JOB] = [problem(429, "rate_limited", "too many requests", headers={"Retry-After": "1"})]
@@ -98,34 +88,3 @@ def test_a_server_that_is_just_starting_is_waited_for(script: Script) -> None:
     with serving(script, port=port):
         asking.join(timeout=60)
     assert found == [JOB_ID]
-
-
-def test_the_time_limit_is_the_callers(script: Script, url: str) -> None:
-    script.slow_seconds = 600
-    with (
-        Client(url, KEY, timeout=0.2) as client,
-        pytest.raises(errors.Unreachable, match="did not answer in time"),
-    ):
-        client.job(JOB_ID)
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "kind"),
-    [
-        (422, "unknown_model", errors.UnknownModel),
-        (422, "pickle_checkpoint", errors.PickleCheckpoint),
-        (422, "a_new_code", errors.InvalidRequest),
-        (409, "idempotency_conflict", errors.IdempotencyConflict),
-        (429, "a_new_code", errors.TooManyRequests),
-        (404, "unknown_model", errors.NotFound),
-        (418, "teapot", errors.ApiError),
-        (507, "disk_full", errors.DiskFull),
-    ],
-)
-def test_the_code_decides_the_class_where_it_fits_the_status(
-    client: Client, script: Script, status: int, code: str, kind: type[errors.ApiError]
-) -> None:
-    script.answers[JOB] = problem(status, code, "no", headers={"Retry-After": "99"})
-    with pytest.raises(errors.ApiError) as caught:
-        client.job(JOB_ID)
-    assert type(caught.value) is kind

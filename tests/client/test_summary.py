@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from junitparser import Error, Failure, JUnitXml, Skipped
+from junitparser import Error, Failure, JUnitXml
 
 from secateur import Report, summarise
 from secateur.jobs import Job
@@ -79,41 +79,6 @@ def test_a_comment_shows_dense_beside_pruned_and_every_gate(scripted: RunHere, m
         assert line in shown.splitlines()
 
 
-def test_a_ratio_of_perplexities_has_its_standard_error(scripted: RunHere, script: Script) -> None:
-    texts = {"a": {"dense": 25.0, "pruned": 26.0, "ratio": 1.04, "ratio_stderr": 0.0104}}
-    texts["a"]["bits_per_byte"] = {"dense": 1.1, "pruned": 1.21, "ratio": 1.1, "ratio_stderr": 0.011, "bytes": 9}
-    texts["b"] = {"dense": 25.0, "pruned": 25.01, "ratio": 1.0004, "ratio_stderr": 0.0005}
-    script.job = job(metrics=job()["metrics"] | {"perplexity": texts})
-    shown = scripted("summary", JOB_ID).out.splitlines()
-    assert "| perplexity on a | 25 | 26 | × 1.04 ± 1.0% |" in shown
-    assert "| bits per byte on a | 1.1 | 1.21 | × 1.1 ± 1.0% |" in shown
-    assert "| perplexity on b | 25 | 25.01 | × 1 ± 0.05%, unproven |" in shown
-    rows = {
-        each["on"]: each
-        for each in scripted("summary", JOB_ID, "--json").json["figures"]
-        if each["figure"] == "perplexity"
-    }
-    assert rows["a"]["noise"] == pytest.approx(0.01) and not rows["a"]["unproven"] and rows["b"]["unproven"]
-
-
-def test_a_ratio_of_times_within_the_noise_is_called_unproven(scripted: RunHere, script: Script) -> None:
-    message = "the latency ratio is 0.903 …, which is unproven"
-    row = {"gate": "max_latency_ratio", "limit": 0.95, "figure": 0.903, "on": None, "kept": False, "margin": 0.12}
-    error = MISSED | {"message": message}
-    timed = {"latency": {"dense_ms": 100.0, "pruned_ms": 90.3, "spread": 0.12, "noise": 0.12}}
-    script.job = job(status="failed", error=error, gates={"max_latency_ratio": 0.95}, metrics=job()["metrics"] | timed)
-    script.report = {"gates": {"missed": message, "rows": [row | {"message": message}], "max_latency_ratio": 0.95}}
-    shown = scripted("summary", JOB_ID).out.splitlines()
-    assert "| latency | 100.0 ms | 90.3 ms | × 0.903 ± 12.0%, unproven |" in shown
-    assert r"| max\_latency\_ratio | 0.95 | 0.903 ± 12.0%, unproven | ✗ |" in shown
-    (latency,) = (each for each in scripted("summary", JOB_ID, "--json").json["figures"] if each["figure"] == "latency")
-    assert (latency["noise"], latency["unproven"]) == (0.12, True)
-    script.job["metrics"]["latency"] |= {"pruned_ms": 70.0}
-    assert "× 0.7 ± 12.0% |" in scripted("summary", JOB_ID).out
-    del script.job["metrics"]["latency"]["noise"]
-    assert "| 70.0 ms | × 0.7 |" in scripted("summary", JOB_ID).out, "of a job of an older version"
-
-
 def test_a_test_report_has_a_case_for_each_gate(missed: Script) -> None:
     summary = summarise(Job.model_validate(missed.job), Report.model_validate(missed.report), url="http://server")
     (suite,) = JUnitXml.fromstring(summary.junit())
@@ -160,15 +125,6 @@ def test_without_gates_the_job_itself_is_the_case(
         (error,) = case.result
         assert isinstance(error, Error) and (suite.tests, suite.errors) == (1, 1)
     assert scripted("summary", JOB_ID, "--json").json["outcome"] == outcome
-
-
-def test_gates_of_a_job_that_did_not_come_so_far_are_skipped_beside_its_error() -> None:
-    failed = summarise(Job.model_validate(job(status="failed", error=LOST, metrics=None, gates=LIMITS)))
-    assert [(gate.gate, gate.kept) for gate in failed.gates] == [(name, None) for name in list(LIMITS)[:3]]
-    (suite,) = JUnitXml.fromstring(failed.junit())
-    results = {case.name: case.result for case in suite}
-    assert [type(result) for name in list(LIMITS)[:3] for result in results[name]] == [Skipped] * 3
-    assert isinstance(results["job"][0], Error) and failed.links == {}
 
 
 @pytest.mark.parametrize(

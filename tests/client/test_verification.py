@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
 from core.pipeline.reports.manifest import finalise
@@ -13,8 +12,8 @@ from core.pipeline.reports.report import Report
 from core.settings import Settings
 from core.signing import new_private_key, public_key, public_keys, read_signer
 from secateur import errors
-from secateur.verification import fetch_keys, verify_artifact, verify_file
-from secateur_wire.provenance import KEYS_PATH, PROVENANCE
+from secateur.verification import verify_artifact, verify_file
+from secateur_wire.provenance import PROVENANCE
 from tests.client.command_line import RunHere
 from tests.recipes import recipe_of
 
@@ -202,12 +201,3 @@ def test_the_command_asks_the_server_for_its_keys_or_none_at_all(here: RunHere, 
     told = here("verify", str(folder))
     assert told.code == 1 and "trusted: none" in told.err, "the server of the test has no key"
     assert here("verify", str(folder), "--key", "none").code == 2
-
-
-def test_a_server_lists_its_keys_to_anybody(live_api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert httpx.get(f"{str(live_api.base_url).rstrip('/')}{KEYS_PATH}").json() == {"keys": []}
-    assert fetch_keys(str(live_api.base_url).rstrip("/")) == []
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    assert fetch_keys(str(live_api.base_url).rstrip("/")) == [], "this machine is asked without a proxy"
-    with pytest.raises(errors.UnexpectedAnswer):
-        fetch_keys(f"{str(live_api.base_url).rstrip('/')}/v1")

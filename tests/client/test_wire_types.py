@@ -1,7 +1,6 @@
 """Wire types between servers and clients of different releases: what one does not know, the other does not lose."""
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -11,15 +10,10 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-import secateur
 import secateur_wire
 from secateur.jobs import Job
 from secateur_wire.base import Number, Page, Record, WireModel
 from secateur_wire.fleet import Worker
-from secateur_wire.jobs import Estimate, Inspection, JobState
-from secateur_wire.metrics import Sizes
-from secateur_wire.states import FINISHED
-from secateur_wire.sweeps import SweepResults
 from secateur_wire.teams import CreatedKey, Key
 
 
@@ -148,34 +142,6 @@ def test_an_answer_of_an_older_server_lacks_what_came_later(name: str) -> None:
     assert required == older.keys()
 
 
-def test_figures_are_written_as_they_were_read() -> None:
-    given = {
-        "seconds": {"fetch": 1, "prune": 2.0, "total": 3},
-        "of_a_newer_server": [1],
-        "target": {"reached": 7168, "kind": "parameters", "asked": 9000, "later": None, "met": True},
-        "perplexity": {"text": {"pruned": None, "dense": 25}},
-        "latency": {"rows": [{"batch": 1, "engine": "pytorch"}], "dense_ms": 2.0},
-    }
-    metrics = secateur.Metrics.model_validate(given)
-    assert json.dumps(metrics.document()) == json.dumps(given)
-    assert metrics.model_dump_json(exclude_unset=True) == json.dumps(given, separators=(",", ":"))
-
-
-def test_what_is_set_comes_after_what_was_given() -> None:
-    metrics = secateur.Metrics.model_validate({"newer": 1, "peak_memory_bytes": 5})
-    metrics.latency = None
-    metrics.peak_memory_bytes = 6
-    metrics.bytes = Sizes(dense=3)
-    assert json.dumps(metrics.document()) == json.dumps(
-        {"newer": 1, "peak_memory_bytes": 6, "latency": None, "bytes": {"dense": 3}}
-    )
-
-
-def test_figures_and_reports_may_lack_everything() -> None:
-    assert secateur.Metrics.model_validate({}).model_dump(exclude_unset=True) == {}
-    assert secateur.Report.model_validate({}).model_dump(exclude_unset=True) == {}
-
-
 def test_a_state_that_came_later_is_read() -> None:
     worker = Worker.model_validate(answer(Worker) | {"state": "dreaming"})
     assert worker.state == "dreaming"
@@ -184,35 +150,6 @@ def test_a_state_that_came_later_is_read() -> None:
 def test_a_status_nobody_knows_is_refused() -> None:
     with pytest.raises(ValidationError, match="queued"):
         Job.model_validate(answer(Job) | {"status": "dreaming"})
-
-
-def test_types_without_arguments_hold_plain_json() -> None:
-    inspected = Inspection.model_validate(answer(Inspection) | {"job": {"method": "wanda"}})
-    assert inspected.job == {"method": "wanda"}
-    results = SweepResults.model_validate(answer(SweepResults) | {"trade_off": {"points": []}})
-    assert results.trade_off == {"points": []}
-    assert isinstance(results.sweep, secateur.Sweep)
-
-
-def test_a_job_of_this_client_is_a_job_on_the_wire() -> None:
-    job = Job.model_validate(answer(Job) | {"status": "succeeded"})
-    assert isinstance(job, JobState)
-    assert job.raise_for_status() is job
-    assert all(job.model_copy(update={"status": status}).finished for status in FINISHED)
-
-
-def test_a_list_of_numbers_is_read_as_one_of_texts() -> None:
-    page = Page[Key].model_validate({"data": [answer(Key)], "has_more": True, "next_after": 7})
-    assert page.next_after == 7
-
-
-def test_the_schema_promises_what_the_server_gives() -> None:
-    schema = TypeAdapter(Estimate).json_schema(mode="serialization")
-    assert schema["required"] == list(Estimate.model_fields)
-    assert "additionalProperties" not in schema
-    assert not any("default" in field for field in schema["properties"].values())
-    state = TypeAdapter(Worker).json_schema(mode="serialization")["properties"]["state"]
-    assert state == {"enum": ["idle", "busy", "paused", "draining"], "title": "State", "type": "string"}
 
 
 def test_an_answer_of_a_narrower_type_shows_no_more_than_it_declares() -> None:
