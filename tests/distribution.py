@@ -17,7 +17,6 @@ TOGETHER: Final = {
         "tests/portal/test_first_job.py",
     ),
     "apart": (
-        "tests/engine/test_apart.py",
         "tests/engine/architectures/test_families.py",
         "tests/engine/evaluation/test_tasks.py",
         "tests/engine/exporters/test_per_layer.py",

@@ -32,8 +32,6 @@ def values_of(tensor: ReaderTensor) -> torch.Tensor:
     ("family", "chosen", "kind"),
     [
         ("llama", INT8, "Q8_0"),  # rows of queries and keys in another order
-        ("llama", INT4, "Q4_0"),
-        ("phi3", NARROW_GROUPS, "Q8_0"),  # fused matrices
         ("gpt-neox", NARROW_GROUPS, "Q4_0"),  # fused, and in another order
     ],
 )

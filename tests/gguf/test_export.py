@@ -1,8 +1,6 @@
 """GGUF files of artifacts, run in the real llama.cpp: right ones pass the gate, and every mistake is caught by it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy
@@ -26,13 +24,11 @@ from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
-from core.service.jobs.schemas import JobBody
 from secateur.engines.choice import KINDS
 from secateur_wire.errors import ExportFailed, ExportMismatch, InvalidRequest
 from tests.engine.tiny import make_model
 from tests.gguf.cells import export
 from tests.gguf.trained import save_trained
-from tests.model_folders import write_llama
 from tests.runner.models import write_model
 
 CUT = {
@@ -141,16 +137,6 @@ def test_llama_cpp_is_ended_when_it_takes_too_long(monkeypatch: pytest.MonkeyPat
     assert late.value.retryable, "another attempt may find the worker less busy"
 
 
-def test_only_the_time_for_which_an_engine_is_waited_for_counts() -> None:
-    with subprocess.Popen(["sleep", "600"]) as process:
-        timed = engine._TimedProcess(process, 0.0)
-        subprocess.run([sys.executable, "-c", ""], check=True)  # what the exporter computes meanwhile
-        assert process.poll() is None and not timed.is_late
-        with timed.counted():
-            process.wait()
-    assert timed.is_late
-
-
 def test_what_the_worker_or_the_model_s_files_lack_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = save_trained(tmp_path / "good", **CUT)
     GgufFiles().require_possible(open_model(good))
@@ -177,21 +163,3 @@ def test_what_the_headers_show_is_refused_before_a_job_is_queued(
     with pytest.raises(InvalidRequest, match=said) as refused:
         resolve_output(output, description, _ZEROS)
     assert refused.value.param == "output.exports.0.types"
-
-
-def test_a_form_is_named_once(tmp_path: Path) -> None:
-    gguf = {"format": "gguf", "types": ["F16"]}
-    with pytest.raises(InvalidRequest, match="'gguf' is named twice"):
-        resolve_output(
-            Output.model_validate({"exports": [gguf, gguf]}),
-            describe_folder(write_llama(tmp_path / "m")),
-            _ZEROS,
-        )
-
-
-def test_the_request_offers_what_the_registry_has_and_shows_nothing_where_nothing_was_asked() -> None:
-    definitions = JobBody.model_json_schema()["$defs"]
-    assert definitions["Export"]["properties"]["format"]["enum"] == ["onnx", "gguf", "openvino"]
-    types = ["F32", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "INT8"]
-    assert definitions["Export"]["properties"]["types"]["items"]["enum"] == types
-    assert "exports" not in Output().model_dump(mode="json")

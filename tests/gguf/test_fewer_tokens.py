@@ -3,14 +3,10 @@
 import io
 from pathlib import Path
 
-import pytest
 import sentencepiece
 import torch
 from gguf import GGUFReader
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import Tokenizer, trainers
-from tokenizers.models import WordPiece
-from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from core.engine.exporters.gguf.vocabulary import read_vocabulary
@@ -23,7 +19,6 @@ from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
 from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
 from core.engine.removals.vocabulary.tokenizers.files import write_tokenizer
 from core.engine.removals.vocabulary.tokenizers.tokenizer_file import read_tokenizer
-from secateur_wire.errors import InvalidRequest
 from tests.gguf.cells import export
 from tests.gguf.files import write_sentencepiece
 from tests.gguf.test_export import CUT
@@ -84,20 +79,6 @@ def test_sentencepiece_vocabularies_keep_an_order_of_scores_that_gives_the_same_
     assert exported.kl is not None and exported.kl < 1e-5
     scores = GGUFReader(cut.path / exported.file).get_field("tokenizer.ggml.scores")
     assert scores is not None and len(scores.contents()) == 900
-
-
-def test_word_pieces_are_refused_before_and_after_tokens_go(tmp_path: Path) -> None:
-    pieces = Tokenizer(WordPiece(unk_token="[UNK]"))
-    pieces.pre_tokenizer = Whitespace()
-    specials = ["[UNK]", "<s>", "</s>"]
-    pieces.train_from_iterator(
-        COUNTED, trainers.WordPieceTrainer(vocab_size=600, special_tokens=specials, show_progress=False)
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, unk_token="[UNK]", bos_token="<s>", eos_token="</s>")
-    save_model(tmp_path / "dense", tokenizer)
-    cut = without_tokens(tmp_path / "dense", tmp_path / "cut", 500)
-    with pytest.raises(InvalidRequest, match="is of kind 'WordPiece'"):
-        export(cut.path, "F16")
 
 
 def save_model(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -67,15 +67,3 @@ def test_losses_are_those_of_transformers_however_many_tokens_are_computed_at_a_
     assert fewer.windows == chosen_windows(texts["all"]) == (0, 2, 4)
     assert fewer.losses == pytest.approx([measured["all"].losses[number] for number in fewer.windows], abs=1e-4)
     assert fewer.by_window.keys() == {0, 2, 4}
-
-
-def test_windows_longer_than_a_file_reads_are_left_out(folder: Path, windows: Tensor) -> None:
-    context = open_model(folder).description.context_length
-    long_NT = torch.zeros(2, context + 1, dtype=torch.long)
-    exporter = added_exporter("gguf")
-    assert (
-        exporter.measure_losses(
-            open_model(folder), {}, {"long": EvaluationSet(long_NT, None)}, threads=1, log=lambda line: None
-        )
-        == {}
-    )

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy
 import pytest
-import torch
 from gguf import GGUFReader
 
 from core.database import transaction
 from core.engine.exporters.probe_lines import varied_lines
 from core.engine.models.folder import open_model
-from core.engine.models.memory_limit import memory_limited
 from core.service.registry.service import find_row
 from core.service.registry.tables import ModelRow
 from core.settings import Settings
@@ -77,12 +75,6 @@ def test_an_import_that_takes_too_long_is_ended(
     monkeypatch.setattr(register, "IMPORT_SECONDS", -1e9)
     with pytest.raises(UnusableModel, match="could not be imported within the time"):
         add_model(home, "small", small_gguf, say=quiet)
-
-
-def test_memory_beyond_the_limit_is_not_given() -> None:
-    with memory_limited(2**26), pytest.raises(RuntimeError, match="can't allocate memory"):
-        torch.empty(2**29, dtype=torch.uint8)
-    assert torch.empty(2**29, dtype=torch.uint8).numel() == 2**29
 
 
 def test_an_older_conversion_of_the_sample_is_made_again_and_once(

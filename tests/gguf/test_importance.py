@@ -20,7 +20,6 @@ from core.methods.registry import parse_parameters
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest
-from secateur_wire.errors import InvalidRequest
 from tests.engine.tiny import make_model, make_tokens
 from tests.gguf.trained import LINES, save_trained
 
@@ -101,11 +100,3 @@ def test_it_is_used_where_there_is_a_text_and_a_type_for_it(
     description = open_model(make_model(tmp_path, "llama")).description
     output = resolve_output(Output.model_validate(_Q4 | changes), description, _ZEROS, is_calibrated=is_calibrated)
     assert output.importance_matrix is expected
-
-
-@pytest.mark.parametrize(("exports", "param"), [(_Q4["exports"], "calibration"), ([], "output.importance_matrix")])
-def test_it_is_refused_without_a_text_or_a_type_for_it(exports: list[object], param: str, tmp_path: Path) -> None:
-    description = open_model(make_model(tmp_path, "llama")).description
-    with pytest.raises(InvalidRequest) as refused:
-        resolve_output(Output.model_validate({"exports": exports, "importance_matrix": True}), description, _ZEROS)
-    assert refused.value.param == param

@@ -1,35 +1,88 @@
-"""Mistakes of the writer are caught in the real llama.cpp, in every family that they apply to."""
+"""Mistakes of the writer are caught in the real llama.cpp: one for each way of being caught."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gguf import GGUFWriter
 
+from core.engine.exporters.gguf import codes, exporter, writer
 from core.engine.exporters.gguf.exporter import GgufFiles
-from core.engine.models.folder import open_model
-from secateur_wire.errors import ExportMismatch
-from tests.gguf.cells import cut_trained, nightly_but
-from tests.gguf.sabotages import IDS, SABOTAGES, caught
-from tests.gguf.trained import MINUTE, STEPS
+from core.engine.exporters.gguf.settings import GgufSettings, read_settings
+from core.engine.exporters.gguf.tensors import PlacedTensor, placed_tensors, read_placed
+from core.engine.models.folder import ModelFolder, open_model
+from secateur_wire.errors import ExportFailed, ExportMismatch
+from tests.gguf.cells import cut_trained, export, export_opened
+from tests.gguf.mixtures import cut_mixture
 
-IN_EVERY_RUN: Sequence[tuple[str, str, str]] = [
-    ("row_order", "llama", "uncut"),
-    ("no_head_size", "llama", "heads"),
-    ("no_ffn", "llama", "per_layer"),
-    ("pre_tokenizer", "llama", "uncut"),
-    ("swapped", "llama", "uncut"),
-]
+Mistake = Callable[[pytest.MonkeyPatch], None]
+
+
+def _other_row_order(patch: pytest.MonkeyPatch) -> None:
+    def wrong(folder: ModelFolder) -> GgufSettings:
+        right = read_settings(folder)
+        return replace(right, form=replace(right.form, rotates_neighbours=not right.form.rotates_neighbours))
+
+    patch.setattr(exporter, "read_settings", wrong)
+
+
+def _no_head_size(patch: pytest.MonkeyPatch) -> None:
+    def wrong(folder: ModelFolder) -> GgufSettings:
+        right = read_settings(folder)
+        left_out = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+        return replace(right, keys={key: each for key, each in right.keys.items() if key not in left_out})
+
+    patch.setattr(exporter, "read_settings", wrong)
+
+
+def _other_pre_tokenizer(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        GGUFWriter, "add_tokenizer_pre", lambda self, name: self.add_string("tokenizer.ggml.pre", "deepseek-coder")
+    )
+
+
+def _swapped_gate(patch: pytest.MonkeyPatch) -> None:
+    other = {"ffn_gate": "ffn_up", "ffn_up": "ffn_gate"}
+
+    def wrong(folder: ModelFolder, settings: GgufSettings) -> list[PlacedTensor]:
+        return [
+            replace(each, name=each.name.replace(each.module, other.get(each.module, each.module)))
+            for each in placed_tensors(folder, settings)
+        ]
+
+    patch.setattr(codes, "placed_tensors", wrong)
 
 
 @pytest.mark.parametrize(
-    ("mistake", "family", "way"),
-    nightly_but([(name, *cell) for name, each in SABOTAGES.items() for cell in each.cells()], IN_EVERY_RUN),
+    ("mistake", "way", "error", "said"),
+    [
+        (_other_row_order, "uncut", ExportMismatch, r"mean KL divergence is \S+ nats"),
+        (_swapped_gate, "uncut", ExportMismatch, r"mean KL divergence is \S+ nats"),
+        (_no_head_size, "heads", ExportFailed, r"does not load model-F16\.gguf"),
+        (_other_pre_tokenizer, "uncut", ExportMismatch, "the artifact's tokenizer as"),
+    ],
 )
-def test_a_mistake_of_the_writer_is_caught_in_llama_cpp(mistake: str, family: str, way: str, tmp_path: Path) -> None:
-    sabotage = SABOTAGES[mistake]
-    steps = STEPS if (mistake, family, way) in IN_EVERY_RUN else MINUTE
-    folder = cut_trained(tmp_path, family, way, training_steps=steps)
-    assert caught(sabotage, folder)[0] == sabotage.in_other_ways.get((family, way), sabotage.caught)
-    if sabotage.caught == IDS:
-        with sabotage.done(), pytest.raises(ExportMismatch, match="the artifact's tokenizer as"):
+def test_a_mistake_of_the_writer_is_caught_in_llama_cpp(
+    mistake: Mistake, way: str, error: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cut_trained(tmp_path, "llama", way)
+    mistake(monkeypatch)
+    with pytest.raises(error, match=said):
+        export(folder, "Q8_0")
+    assert not list(folder.glob("*Q8_0*")), "no other type follows"
+    if mistake is _other_pre_tokenizer:
+        with pytest.raises(ExportMismatch, match=said):
             GgufFiles().require_possible(open_model(folder, own_artifact=True))
+
+
+def test_a_router_in_another_order_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = cut_mixture(tmp_path, "mixtral", "uncut")
+
+    def wrong(tensor: PlacedTensor, settings: GgufSettings) -> object:
+        right = read_placed(tensor, settings)
+        return right[[*range(1, len(right)), 0]] if tensor.module == "ffn_gate_inp" else right
+
+    monkeypatch.setattr(writer, "read_placed", wrong)
+    with pytest.raises(ExportMismatch, match="mean KL divergence"):
+        export_opened(folder, "F16")

@@ -9,7 +9,6 @@ import pytest
 from core.engine.architectures.describe import describe_folder
 from core.engine.exporters import exporter_info
 from core.engine.exporters.implementations import added_exporter
-from core.engine.exporters.onnx.decoder import decoder_name
 from core.engine.models.folder import open_model
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.outputs import resolve_output
@@ -65,9 +64,3 @@ def test_a_type_of_another_form_is_refused_before_a_job_is_queued(form: str, tmp
     output = Output.model_validate({"exports": [{"format": form, "types": ["Q8_0"]}]})
     with pytest.raises(InvalidRequest, match=f"Q8_0 is no type of {form}"):
         resolve_output(output, description, _ZEROS)
-
-
-def test_keys_and_values_have_the_names_that_programs_for_onnx_runtime_expect() -> None:
-    assert decoder_name("input.cache.layers.3.keys") == "past_key_values.3.key"
-    assert decoder_name("output.cache.layers.0.values") == "present.0.value"
-    assert decoder_name("logits") == "logits"

@@ -25,6 +25,13 @@ _TEMPLATE = (
 _CONVERSATION = [{"role": "user", "content": "the 'quick' <b> café"}, {"role": "assistant", "content": "brown"}]
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_trained(tmp_path_factory.mktemp("graphs") / "model")
+    export(folder, "onnx")
+    return folder
+
+
 def _greedy(folder: Path, prompt: str, tokens: int) -> str:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     given = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
@@ -34,10 +41,9 @@ def _greedy(folder: Path, prompt: str, tokens: int) -> str:
 
 
 def test_a_graph_goes_on_and_chats_as_transformers_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = save_trained(tmp_path / "model")
-    export(folder, "onnx")
+    folder = exported
     kind, file = choose(folder)
     assert (kind.name, file.name) == ("ONNX Runtime", "onnx-F32.onnx")
     assert "".join(kind.open(file).go_on("the quick", 12)) == _greedy(folder, "the quick", 12)
@@ -65,10 +71,9 @@ def test_a_gguf_file_goes_on_in_the_context_that_its_model_was_trained_for(tmp_p
 
 
 def test_a_conversation_loses_its_oldest_turns_and_a_failing_engine_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = save_trained(tmp_path / "model")
-    export(folder, "onnx")
+    folder = exported
 
     def chat(template: str, *lines: str) -> tuple[object, str, str]:
         (folder / "chat_template.jinja").write_text(template)

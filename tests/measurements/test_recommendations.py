@@ -52,11 +52,6 @@ def test_no_text_and_no_default_recommends_what_was_measured_to_be_much_worse(me
             assert amount < min(ruinous, default=1) - SAME_AMOUNT, (pattern, amount, texts)
 
 
-def test_amounts_in_words_and_in_digits_are_found_beside_measured_figures() -> None:
-    text = "Good up to about half of its weights, or 30 %. " + measured_losses("wanda", "zeros", "unstructured")
-    assert recommended_amounts(text) == [0.5, 0.3]
-
-
 @pytest.mark.parametrize(("method", "pattern"), [
     ("wanda", "unstructured"), ("sparsegpt", "unstructured"), ("frontier", "unstructured"),
     ("frontier", "structured"), ("depth", "structured"), ("flap", "structured"),
@@ -67,8 +62,3 @@ def test_a_description_has_its_figures_from_the_table(method: str, pattern: str)
     rows = [each for each in measurements(TABLES[pattern]) if (each.method, each.pattern) == (method, pattern)]
     for row in rows:
         assert f" at {row.sparsity:.0%}" in said
-
-
-def test_a_method_without_a_measurement_has_no_sentence() -> None:
-    with pytest.raises(LookupError, match=r"no measurement of magnitude"):
-        measured_losses("magnitude", "zeros", "unstructured")

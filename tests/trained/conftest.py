@@ -9,26 +9,14 @@ from torch import Tensor
 
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import calibration_windows, evaluation_windows
-from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import ModelFolder, open_model
-from core.settings import Settings
-from tests.conftest import CORES, SAMPLES, samples_alone
+from tests.conftest import CORES
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL
-from worker.samples.zero_shot import add_task_samples
 
 
 @pytest.fixture(autouse=True)
 def threads() -> None:
     torch.set_num_threads(CORES)
-
-
-@pytest.fixture(scope="session")
-def task_questions() -> dict[str, Path]:
-    """The real questions of each task."""
-    settings = Settings(home=SAMPLES)
-    with samples_alone():
-        add_task_samples(settings, lambda text: None)
-    return {name: settings.local_tasks / name / "validation.jsonl" for name in TASKS}
 
 
 @pytest.fixture(scope="session")

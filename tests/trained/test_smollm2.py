@@ -1,15 +1,12 @@
 """What must hold on a trained model: SmolLM2-135M, on text not used for calibration."""
 
-import math
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from core.engine.evaluation.perplexity import MeasuredPerplexity
-from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.patterns import UNSTRUCTURED
@@ -21,7 +18,7 @@ from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.engine.resume.store import ResumeStore
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
-from tests.engine.sweeping import sweep, tensors_of
+from tests.engine.sweeping import sweep
 
 
 @pytest.mark.parametrize(
@@ -127,45 +124,3 @@ def test_methods_and_patterns_stand_in_the_papers_order(
     assert allocated < wanda * 0.97
     assert wanda * 3 < magnitude
     assert sparsegpt < sparsegpt_2_4
-
-
-def test_dense_perplexity_is_that_of_the_whole_model_in_memory(
-    smollm2: ModelFolder, little_text: Tensor, tmp_path: Path
-) -> None:
-    few = little_text[:1, :64]
-    result = sweep(smollm2.path, tmp_path, calibration=None, evaluations={"text": few}, method="random", sparsity=0.0)
-    with torch.inference_mode():
-        model = AutoModelForCausalLM.from_pretrained(smollm2.path).eval()
-        loss = model(input_ids=few, labels=few).loss
-    assert result.perplexity["text"].dense == pytest.approx(float(loss.exp()), rel=1e-4)
-    assert result.perplexity["text"].pruned == result.perplexity["text"].dense
-    state = model.state_dict()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in tensors_of(result).items())
-
-
-@pytest.mark.parametrize(
-    ("chances", "limit"),
-    [
-        ({"piqa": 1 / 2}, 10),
-        pytest.param({"piqa": 1 / 2, "arc_easy": 1 / 4}, 40, marks=pytest.mark.nightly),
-    ],
-    ids=["one task", "two tasks"],
-)
-def test_zero_shot_accuracy_is_above_chance_with_the_right_standard_error(
-    chances: dict[str, float], limit: int, smollm2: ModelFolder, task_questions: dict[str, Path], tmp_path: Path
-) -> None:
-    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
-
-    found = measure_tasks(
-        smollm2,
-        {name: task_questions[name] for name in chances},
-        limit=limit,
-        work=tmp_path,
-        device=torch.device("cpu"),
-        on_progress=lambda done: None,
-    )
-    for name, chance in chances.items():
-        share, error = (found[name][f"{TASKS[name].metric}{suffix}"] for suffix in ("", "_stderr"))
-        assert found[name]["samples"] == limit
-        assert error == pytest.approx(math.sqrt(share * (1 - share) / (limit - 1)))
-        assert share > chance + error, (name, share)

@@ -24,13 +24,10 @@ from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation.reload_check import reload_check
-from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tracing.discover import discover
 from core.engine.pruning.streams.stream import RecordedArguments
-from core.engine.recovery.language import recover
-from core.engine.recovery.request import Recovery
 from core.engine.removals.layers.counts import check_layer_count, first_removable_layers, removable_layers
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
@@ -234,17 +231,3 @@ def test_a_pass_whose_blocks_read_what_others_made_is_not_resumed(tmp_path: Path
             previous = [work / attempt]
         resumed.append(result.resumed_from)
     assert resumed == [3, 0]
-
-
-def test_training_keeps_saved_buffers(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    tiny_model("gemma4_text", seed=0).save_pretrained(folder)
-    family = discovered(folder)
-    opened = open_model(folder, discovered=family)
-    recovery = Recovery(method="finetune", steps=1, batch_size=2, checkpoint_every=100)
-    tokens = torch.cat([tokens_of(opened.config, seed) for seed in range(2)])
-    trained = recover(opened, recovery, tokens, linears=[], work=tmp_path / "work", device=CPU)
-    write_checkpoint(trained.files, trained.unchanged, folder, tmp_path / "artifact")
-    again = open_model(tmp_path / "artifact", own_artifact=True, discovered=family)
-    assert again.tensors.keys() == opened.tensors.keys()
-    assert torch.equal(again.read("model.layers.0.layer_scalar"), opened.read("model.layers.0.layer_scalar"))

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,27 +11,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES, LANGUAGE_ARCHITECTURES
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
-from core.engine.pruning.results import PruneResult
-from core.progress import WorkStopped
 from secateur_wire.errors import ReloadCheckFailed
 from tests.engine.apart import Apart
-from tests.engine.crossing import crossed, partly
-from tests.engine.pruning.test_structured import removal
+from tests.engine.crossing import crossed
 from tests.engine.reloading import reload
 from tests.engine.sweeping import save, sweep, tensors_of
 from tests.engine.tiny import architecture_of, make_config, make_model, make_tokens
-from tests.engine.watching import Watching
 from tests.families import LANGUAGE_MODELS, reloaded
 
-
-def test_every_family_of_the_table_has_a_tiny_model() -> None:
-    assert {make_config(name).model_type for name in LANGUAGE_MODELS} == {
-        family.model_type for family in LANGUAGE_ARCHITECTURES.values()
-    }
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
@@ -86,26 +77,6 @@ def test_every_family_and_method_reloads_with_equal_logits(
     assert len(result.layers) == 3 * len(open_model(folder).family.linears)
     saved = save(result, folder, tmp_path / "artifact", shard_bytes=20_000 if name == "opt" else 10**9)
     apart(reload, saved, result.verification).wait()
-
-
-@partly("name", LANGUAGE_MODELS, in_every_run=[])  # test_sweep and test_structured do so with Llama
-@pytest.mark.parametrize("method", ["sparsegpt", "llm-pruner"])
-def test_every_family_that_is_killed_in_the_middle_comes_to_the_same_bytes(
-    name: str, method: str, tmp_path: Path
-) -> None:
-    folder, tokens = make_model(tmp_path / "model", name), make_tokens()
-
-    def prune(place: str, **how: Any) -> PruneResult:
-        if method == "llm-pruner":
-            return removal(folder, tmp_path / place, method, 0.25, **how)
-        return sweep(folder, tmp_path / place, calibration=tokens, method=method, sparsity=0.5, **how)
-
-    whole = prune("whole")
-    with pytest.raises(WorkStopped):
-        prune("one", progress=Watching(stop_after=2))
-    again = prune("two", previous=tmp_path / "one")
-    assert again.resumed_from == 2
-    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
 
 
 Change = Callable[[dict[str, Tensor]], object]
@@ -187,13 +158,6 @@ def test_files_that_cannot_be_read_as_they_should_be_fail_the_reload_check(
         reload_check(saved, whole[1], device=torch.device("cpu"), offload=offload)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_in_half_precision_out(dtype: torch.dtype, tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model", dtype=dtype)
-    result = sweep(folder, tmp_path / "work", calibration=make_tokens(), method="sparsegpt", sparsity=0.5)
-    assert {tensor.dtype for tensor in tensors_of(result).values()} == {dtype}
-
-
 def test_sharded_source_gives_the_same_tensors_as_a_single_file(tmp_path: Path) -> None:
     whole = make_model(tmp_path / "whole")
     shards = make_model(tmp_path / "shards", max_shard_size="15KB")
@@ -216,3 +180,17 @@ def test_dense_perplexity_equals_the_models_own_loss(tmp_path: Path) -> None:
         pruned = AutoModelForCausalLM.from_pretrained(saved).eval()(input_ids=tokens, labels=tokens).loss
     assert result.perplexity["text"].dense == pytest.approx(float(loss.exp()), rel=1e-5)
     assert result.perplexity["text"].pruned == pytest.approx(float(pruned.exp()), rel=1e-5)
+
+
+def test_the_documents_list_all_that_there_are() -> None:
+    titles = ", ".join(each.title for each in LANGUAGE_ARCHITECTURES.values())
+    readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    assert f"Families: {titles}, and other decoders" in readme
+    page = (REPOSITORY / "docs" / "architectures.md").read_text(encoding="utf-8")
+    rows = [
+        f"| {each.title} | `{each.architecture}` | {'yes' if each.axes('heads') else 'no'} | "
+        f"{'yes' if each.added_to_stream else 'no'} |\n"
+        for each in LANGUAGE_ARCHITECTURES.values()
+    ]
+    rows += [f"| {each.title} | `{each.architecture}` |\n" for each in CLASSIFIER_ARCHITECTURES.values()]
+    assert [row for row in rows if row not in page] == []

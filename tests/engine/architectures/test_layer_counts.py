@@ -21,15 +21,6 @@ from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import InvalidParameters, InvalidRequest, InvalidSparsity
 from tests.engine.tiny import make_model
 
-
-def test_the_paper_s_protected_layers_scale_with_the_depth() -> None:
-    unset = LLMPrunerParameters()
-    assert unset.protected(32) == frozenset({0, 1, 2, 3, 30, 31})
-    assert unset.protected(30) == frozenset({0, 1, 2, 3, 28, 29})
-    assert unset.protected(3) == frozenset()
-    assert LLMPrunerParameters(protected_first=0, protected_last=2).protected(4) == frozenset({2, 3})
-
-
 shapes = st.lists(
     st.tuples(st.integers(0, 6), st.integers(1, 4), st.integers(16, 2000) | st.just(0)), min_size=2, max_size=6
 ).filter(lambda drawn: any(channels for _, _, channels in drawn))

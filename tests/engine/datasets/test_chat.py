@@ -126,19 +126,6 @@ def test_a_conversation_is_rendered_as_transformers_does_and_the_answers_are_fou
     assert (frame.opening, frame.between, frame.closing.strip()) == ("w4 ", " w2 w5 ", "w2")
 
 
-def test_a_template_gets_tools_special_tokens_and_the_filters_of_transformers() -> None:
-    template = (
-        "{{ bos_token }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% for m in messages %}"
-        "{% if loop.index > 9 %}{% break %}{% endif %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
-    )
-    turns = conversation("a 'é' <b>", "c")["messages"]
-    tokenizer = words()
-    tokenizer.bos_token = "w1"
-    rendered = TemplateRenderer(ChatTemplate(template, {"bos_token": "w1"})).render(Conversation(1, turns, TOOLS))
-    assert rendered.text == tokenizer.apply_chat_template(turns, tools=TOOLS, chat_template=template, tokenize=False)
-    assert '"name": "w40"' in rendered.text and rendered.text.startswith("w1")
-
-
 def test_a_turn_of_which_a_template_writes_nothing_is_not_dropped_in_silence() -> None:
     template = ChatTemplate("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", {})
     turns = [{"role": "narrator", "content": " w30 "}, {"role": "user", "content": "w20"}]
@@ -148,17 +135,6 @@ def test_a_turn_of_which_a_template_writes_nothing_is_not_dropped_in_silence() -
         TemplateRenderer(template).question(Conversation(1, turns))  # type: ignore[arg-type]
     everyone = ChatTemplate("{% for m in messages %}{{ m.content | trim }}{% endfor %}", {})
     assert TemplateRenderer(everyone).render(Conversation(1, turns)).text == "w30w20"  # type: ignore[arg-type]
-
-
-def test_a_template_whose_beginnings_differ_says_so() -> None:
-    template = "{% for m in messages %}{{ m.content if loop.last or m.role == 'user' else '…' }} {% endfor %}"
-    turns = conversation("a", "b", "c", "d")["messages"]
-    rendered = TemplateRenderer(ChatTemplate(template)).render(Conversation(1, turns))
-    assert rendered.spans is None and "first 2 turns differently" in str(rendered.unmarked)
-    row = RenderedRow(line=7, text=rendered.text)
-    chats = Conversations("chats", [row], "assistant", "chats line 7: because")
-    with pytest.raises(UnusableDataset, match="not known in chats line 7: because"):
-        evaluation_set(chats, words(), samples=1, length=8, name="chats")
 
 
 def test_the_template_of_a_folder_is_its_file_or_the_default_of_its_config(tmp_path: Path) -> None:

@@ -119,12 +119,6 @@ def test_a_bad_reference_is_refused_with_its_line(check: str, reference: Any, re
     assert reason in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["vibes", None, ["number"]])
-def test_an_unknown_check_is_refused_with_those_there_are(name: object) -> None:
-    with pytest.raises(UnusableDataset, match=r"line 7: there is no check .*exact_match, contains, number, choice"):
-        find_check(name, 5, "tasks.jsonl line 7")
-
-
 @pytest.mark.parametrize("check", CHECKS)
 @given(answer=st.text() | st.from_regex(r"```json\n[\[\]{}\",:0-9 ]*```") | st.from_regex(r"[-0-9.,]+"))
 def test_no_answer_makes_a_check_fail_with_an_error(check: str, answer: str) -> None:

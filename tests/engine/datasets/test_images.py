@@ -21,7 +21,6 @@ from core.engine.evaluation.accuracy import measure_accuracy
 from secateur_wire.errors import NotFiniteWeights, SecateurError, TooFewImages, UnusableDataset, UnusableModel
 from secateur_wire.models import ImageShape
 from tests.image_sets import encoded, grays, write_folder, write_parquet
-from worker.samples.images import digits
 
 GRAY = Preprocessing(channels=1)
 TEN = [f"LABEL_{number}" for number in range(10)]
@@ -75,18 +74,6 @@ def test_a_folder_and_both_kinds_of_parquet_hold_the_same_images(tmp_path: Path)
         assert batch.shape == (2, 1, 8, 8) and batch.dtype is torch.float32
 
 
-def test_what_the_library_writes_is_read_and_what_we_write_it_reads(tmp_path: Path) -> None:
-    import datasets
-
-    ours = tmp_path / "ours.parquet"
-    write_images(ours, [(each, number % 2) for number, each in enumerate(grays(4))], ["no", "yes"])
-    read = datasets.Dataset.from_parquet(str(ours), cache_dir=str(tmp_path / "cache"))
-    assert read.features["label"].names == ["no", "yes"] and isinstance(read.features["image"], datasets.Image)
-    theirs = tmp_path / "theirs.parquet"
-    read.to_parquet(str(theirs))
-    assert described(theirs).class_names == ["no", "yes"] and described(theirs).images == 4
-
-
 def test_a_set_is_described(tmp_path: Path) -> None:
     mixed = [*grays(2), encoded(np.zeros((6, 9, 3), np.uint8), "JPEG")]
     found = described(write_folder(tmp_path / "set", mixed, ["x", "y", "z"]))
@@ -124,20 +111,6 @@ def test_few_corrupt_images_are_named_counted_and_left_out_more_are_an_error(for
         assert names[0] in caught.value.message
 
 
-@pytest.mark.parametrize(
-    ("labels", "words"),
-    [
-        ([0, None, 1], r"row 1 has no label in column 'label'"),
-        ([0, -1, 1], r"row 1 has label -1 in column 'label'"),
-        ([0.0, 1.0, 1.0], r"column 'label' is double, not labels"),
-    ],
-)
-def test_labels_that_are_missing_or_none_are_named(labels: list[Any], words: str, tmp_path: Path) -> None:
-    with pytest.raises(UnusableDataset, match=words) as caught:
-        described(write_parquet(tmp_path / "a.parquet", grays(3), labels))
-    assert caught.value.param == "label_field"
-
-
 def test_what_is_no_image_set_says_what_would_be(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "a.parquet", grays(3), [0, 1, 0], label="class")
     for fields, words in (
@@ -169,28 +142,6 @@ def test_labels_are_those_of_the_model_by_name_or_else_by_number(tmp_path: Path)
     assert "row 2 has label 10; the model has 10 classes, 0 to 9" in refused(out_of_range, tmp_path)
 
 
-def test_sizes_that_differ_need_a_model_that_names_one(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "set", [*grays(1), *grays(1, (6, 8))], ["a", "b"])
-    message = refused(folder, tmp_path)
-    assert "a/0000.png: 8 × 8" in message and "b/0001.png: 6 × 8" in message
-    images, notes = opened(folder, tmp_path, preprocessing=Preprocessing(1, size=(8, 8)))
-    assert images.batch([0, 1]).shape == (2, 1, 8, 8)
-    assert any("1 images were resized to 8 × 8 (bilinear), most of them from 6 × 8" in note for note in notes)
-
-
-def test_grayscale_and_colour_become_what_the_model_takes(tmp_path: Path) -> None:
-    red = np.zeros((2, 2, 3), np.uint8)
-    red[..., 0] = 200
-    deep = np.full((2, 2), 257 * 100, np.uint16)
-    folder = write_folder(tmp_path / "set", [encoded(red), encoded(deep)], ["a", "b"])
-    images, notes = opened(folder, tmp_path, preprocessing=Preprocessing(3, mean=(0.0,), deviation=(1 / 255,)))
-    assert images.batch([0, 1])[:, :, 0, 0].round().tolist() == [[200, 0, 0], [100, 100, 100]]
-    assert ["1 grayscale images were given three equal channels" in note for note in notes] == [False, True]
-    images, notes = opened(folder, tmp_path, preprocessing=Preprocessing(1, mean=(0.0,), deviation=(1 / 255,)))
-    assert images.batch([0, 1])[:, 0, 0, 0].round().tolist() == [60, 100]  # 0.299 × 200
-    assert "1 colour images were turned to grayscale" in notes[-1]
-
-
 def test_samples_are_spaced_evenly_or_drawn_by_seed_and_never_twice(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "a.parquet", grays(100), [0] * 100)
     spaced, _ = opened(file, tmp_path, choice=ImageSelection(samples=5))
@@ -211,15 +162,6 @@ def test_another_image_takes_the_place_of_one_that_cannot_be_read(tmp_path: Path
     assert shades(spaced) == [0, 1, 40, 60, 80] and "row 20" in notes[-1]
     with pytest.raises(TooFewImages):
         opened(file, tmp_path, choice=ImageSelection(samples=100))
-
-
-def test_images_are_decoded_once(tmp_path: Path) -> None:
-    file = write_parquet(tmp_path / "a.parquet", grays(4), [0, 1, 2, 3])
-    first, notes = opened(file, tmp_path)
-    file.unlink()
-    again, said = opened(file, tmp_path)
-    assert torch.equal(first.batch([0, 3]), again.batch([0, 3])) and said == notes
-    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
@@ -303,30 +245,15 @@ def test_accuracy_loss_and_standard_error() -> None:
         measure_accuracy(Fixed(), TensorImages(logits_NK[:, None, None] / 0, images.labels_N))
 
 
-def test_digits_are_learnt_from_one_set_and_recognised_in_the_other(tmp_path: Path) -> None:
-    sets = {}
-    for name, images in digits().items():
-        write_images(tmp_path / f"{name}.parquet", images, [str(digit) for digit in range(10)])
-        sets[name], _ = opened(tmp_path / f"{name}.parquet", tmp_path, choice=ImageSelection(None, 0))
-    pixels_NCHW = sets["train"].batch(torch.arange(len(sets["train"])))
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    optimiser = torch.optim.LBFGS(model.parameters(), max_iter=30)
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        entropy = nn.functional.cross_entropy(model(pixels_NCHW), sets["train"].labels_N)
-        entropy.backward()
-        return entropy
-
-    optimiser.step(loss)
-
-    class Classifier(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, pixel_values: Tensor) -> SimpleNamespace:
-            return SimpleNamespace(logits=self.model(pixel_values))
-
-    measured = measure_accuracy(Classifier(), sets["test"])
-    assert measured.samples == 360 and measured.top1 > 0.93 and measured.standard_error < 0.02
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0, None, 1], r"row 1 has no label in column 'label'"),
+        ([0, -1, 1], r"row 1 has label -1 in column 'label'"),
+        ([0.0, 1.0, 1.0], r"column 'label' is double, not labels"),
+    ],
+)
+def test_labels_that_are_missing_or_none_are_named(labels: list[Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(UnusableDataset, match=words) as caught:
+        described(write_parquet(tmp_path / "a.parquet", grays(3), labels))
+    assert caught.value.param == "label_field"

@@ -1,6 +1,5 @@
 """Windows of the same spans of text in two tokenizations, and the perplexities that they give."""
 
-import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Any
@@ -102,20 +101,6 @@ def test_of_a_text_far_larger_than_what_is_asked_for_a_beginning_is_read(
     assert long.text_end == 100_000 and long.windows.shape == (8, LENGTH)
     short = windows([passage], tokenizer, samples=8, length=LENGTH, name="text")
     assert short.text_end is None and torch.equal(short.windows[0], long.windows[0])
-
-
-@pytest.mark.parametrize(("windows", "most"), [(evaluation_set, 16), (paired, 64)])
-def test_tokens_that_wait_to_be_windows_take_a_few_bytes_each(
-    windows: Windows, most: int, documents: list[str]
-) -> None:
-    """An id takes four bytes in each tokenization, and so does its number of bytes, or eight the end of each part."""
-    tokenizer, lines = trained(documents, 380), [document[:50] for document in documents]
-    tokens = sum(len(tokenizer(f"{line}\n\n")["input_ids"]) for line in lines)
-    tracemalloc.start()
-    windows((line for _ in range(200) for line in lines), tokenizer, samples=None, length=LENGTH, name="text")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < most * tokens * 200
 
 
 def bytes_of(tokenizer: PreTrainedTokenizerFast, number: int) -> bytes:

@@ -40,16 +40,3 @@ def test_faults_are_named(name: str, content: bytes, words: str, tmp_path: Path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnusableDataset, match=words):
         describe(tmp_path / name, detect_format(tmp_path / name))
-
-
-def test_a_missing_column_lists_those_there_are(tmp_path: Path) -> None:
-    pyarrow.parquet.write_table(pyarrow.table({"body": ["x"], "n": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(UnusableDataset, match="no column 'text'; it has 'body', 'n'"):
-        describe(tmp_path / "a.parquet", "parquet")
-    with pytest.raises(UnusableDataset, match="is int64, not text"):
-        describe(tmp_path / "a.parquet", "parquet", "n")
-
-
-def test_an_unknown_suffix_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(UnusableDataset, match=r"\.jsonl"):
-        detect_format(tmp_path / "a.csv")

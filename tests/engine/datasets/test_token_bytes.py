@@ -144,18 +144,6 @@ def test_tokens_with_places_count_to_where_they_end(tokenizers: dict[str, PreTra
         assert [*accumulate(counts)][:-1] == [len(text[:end].encode()) for end in accumulate(ends, max)], name
 
 
-def test_a_slow_tokenizer_is_counted_where_its_tokens_spell_the_text(
-    slow: Callable[[str], PreTrainedTokenizerBase],
-) -> None:
-    exact, rewriting = slow("identity"), slow("nfkc")
-    assert not exact.is_fast
-    for text in ("plain words", "žluťoučký 🙂\n\n  two"):
-        ids = ids_of(exact, text)
-        counts = TokenBytes(exact).count(text, ids)
-        assert counts is not None and sum(counts) == len(text.encode()) and max(counts) > 1
-    assert TokenBytes(rewriting).count("ﬁne", ids_of(rewriting, "ﬁne")) is None
-
-
 def test_special_tokens_stand_for_no_bytes_and_unknown_ones_for_their_text(
     tokenizers: dict[str, PreTrainedTokenizerBase],
 ) -> None:
@@ -190,8 +178,3 @@ def test_windows_have_the_bytes_of_all_their_tokens_but_each_first(
         expected += sum(counts[place][not begins_with_bos :])
     assert counted.text_bytes == expected > 0
     assert counted.predicted == len(chosen) * 15
-
-
-def test_windows_of_a_text_whose_bytes_are_not_known_say_so(slow: Callable[[str], PreTrainedTokenizerBase]) -> None:
-    counted = evaluation_set(["ﬁne words " * 40], slow("nfkc"), samples=2, length=8, name="text")
-    assert counted.text_bytes is None and counted.predicted == 14

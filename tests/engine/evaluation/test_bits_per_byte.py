@@ -46,12 +46,6 @@ def test_the_figure_is_that_of_the_whole_model_on_the_text_by_hand(tmp_path: Pat
     assert bits.ratio == pytest.approx(bits.pruned / bits.dense)
 
 
-def test_where_the_bytes_are_not_known_the_ratio_still_is() -> None:
-    bits = bits_per_byte(Perplexity(dense=10.0, pruned=100.0), tokens=9, text_bytes=None, stderr=0.1)
-    assert (bits.dense, bits.pruned, bits.ratio_stderr, bits.tokens) == (None, None, 0.1, 9)
-    assert bits.ratio == pytest.approx(2.0)
-
-
 @pytest.mark.parametrize("pruned", [math.nan, math.inf, None])
 def test_what_is_no_number_has_no_bits(pruned: float | None) -> None:
     bits = bits_per_byte(Perplexity(dense=10.0, pruned=pruned), tokens=9, text_bytes=30, stderr=None)

@@ -1,7 +1,5 @@
 """What models write after the same prompts, and how a model card shows it."""
 
-import json
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +8,7 @@ import pytest
 import torch
 from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
 
-from core.engine.evaluation import continuations
 from core.engine.evaluation.continuations import compare_continuations
 from core.engine.models.accelerator import CPUBackend
 from core.engine.models.folder import ModelFolder, open_model
@@ -66,27 +62,6 @@ def test_each_model_goes_on_with_its_likeliest_words(dense: ModelFolder, pruned:
     assert write({"dense": dense}, prompts)[0][1]["dense"] == rows[1]["dense"], "what stands beside it changes nothing"
 
 
-def test_a_prompt_without_a_token_is_the_beginning_of_a_text(dense: ModelFolder) -> None:
-    rows, notes = write({"dense": dense}, [" \n "])
-    assert rows == [{"prompt": " \n ", "dense": likeliest(dense, [1], 8)}] and not notes
-
-
-def test_of_a_prompt_longer_than_the_context_has_room_for_the_end_is_read(dense: ModelFolder) -> None:
-    words = [4 + number % 90 for number in range(70)]
-    rows, notes = write({"dense": dense}, ["w4", " ".join(f"w{word}" for word in words)], tokens=10)
-    assert rows[1]["dense"] == likeliest(dense, words[-54:], 10)
-    assert notes == [
-        "Prompt 2 has 70 tokens: beside 10 new ones the context has room for its last 54, which were read."
-    ]
-
-
-def test_a_model_that_ends_the_text_at_once_writes_nothing(tmp_path: Path) -> None:
-    folder = write_wordy_model(tmp_path / "silent")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": list(range(96))}))
-    assert write({"dense": open_model(folder)}, ["w5"]) == ([{"prompt": "w5", "dense": ""}], [])
-
-
 def test_what_no_database_stores_is_replaced(tmp_path: Path) -> None:
     folder = write_wordy_model(tmp_path / "nul")
     tokenizer = folder / "tokenizer.json"
@@ -108,22 +83,6 @@ def test_a_model_without_room_or_sense_is_left_out_and_a_note_says_why(
     monkeypatch.setattr(CPUBackend, "free_bytes", lambda self: 1000)
     rows, notes = write({"dense": dense}, ["w5"])
     assert rows == [{"prompt": "w5", "dense": None}] and "1000 are free on cpu" in notes[0]
-
-
-def test_one_model_at_a_time_is_in_memory(
-    dense: ModelFolder, pruned: ModelFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded: list[weakref.ref[PreTrainedModel]] = []
-
-    def load(folder: ModelFolder, device: torch.device) -> PreTrainedModel:
-        assert all(earlier() is None for earlier in loaded)
-        model = load_model(folder, device)
-        loaded.append(weakref.ref(model))
-        return model
-
-    monkeypatch.setattr(continuations, "load_model", load)
-    write({"dense": dense, "pruned": pruned}, ["w5"])
-    assert len(loaded) == 2
 
 
 def test_a_card_shows_any_text_as_it_is() -> None:

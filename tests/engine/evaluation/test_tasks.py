@@ -77,15 +77,6 @@ def test_an_answer_counts_by_its_log_likelihood_after_the_question(model: Path, 
     assert right["acc"] != right["acc_norm"], "questions that tell the two apart"
 
 
-def test_a_limit_takes_the_first_questions(model: Path, tmp_path: Path) -> None:
-    whole = write_questions(tmp_path / "whole", "arc_easy")
-    start = tmp_path / "start.jsonl"
-    start.write_text("".join(whole.read_text().splitlines(keepends=True)[:5]))
-    limited = measure(model, {"arc_easy": whole}, tmp_path / "one", limit=5)
-    assert limited == measure(model, {"arc_easy": start}, tmp_path / "other")
-    assert limited["arc_easy"]["samples"] == 5
-
-
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -121,12 +112,3 @@ def test_examples_are_other_questions_with_their_answers_and_the_same_each_time(
         goals = [example.removeprefix("Question: ").partition("\nAnswer: ") for example in before]
         assert len({goal for goal, _, _ in goals}) == 3 and asked["goal"] not in {goal for goal, _, _ in goals}
         assert all(solved[goal] == answer for goal, _, answer in goals)
-
-
-def test_examples_that_do_not_fit_are_counted_and_too_many_refused(model: Path, tmp_path: Path) -> None:
-    files = {"piqa": write_questions(tmp_path / "tasks", "piqa")}
-    few = measure(model, files, tmp_path / "few", limit=4, examples=2)["piqa"]
-    many = measure(model, files, tmp_path / "many", limit=4, examples=11)["piqa"]
-    assert few["samples"] == 4 and few["cut"] == 0 and many["cut"] > 0
-    with pytest.raises(UnusableDataset, match="there are 12, and num_fewshot 12 needs more than 12"):
-        measure(model, files, tmp_path / "more", examples=12)

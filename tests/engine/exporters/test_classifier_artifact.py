@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -26,7 +25,7 @@ from core.engine.exporters.packed.exporter import pack_folder
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report
-from secateur_wire.errors import ReloadCheckFailed, UnsupportedArchitecture
+from secateur_wire.errors import ReloadCheckFailed
 from secateur_wire.metrics import Metrics
 from secateur_wire.weights.packed import unpack_folder
 from tests.engine.classifier_folders import image_shape, images, make_classifier, remove_channels, zero_half
@@ -95,7 +94,7 @@ def test_every_family_pruned_is_the_same_in_its_folder(name: str, tmp_path: Path
     torch.testing.assert_close(logits_of(plain, name), expected, atol=1e-5, rtol=1e-5)
 
 
-@partly("name", CLASSIFIERS, in_every_run=["resnet", "convnext"])  # LeNet-5, VGG, ViT and MLP are in other tests
+@partly("name", CLASSIFIERS, in_every_run=["convnext"])  # LeNet-5, VGG, ViT and MLP are in other tests
 def test_every_family_pruned_is_the_same_in_onnx(name: str, tmp_path: Path) -> None:
     model = load_classifier(open_classifier(make_classifier(tmp_path / "model", name)))
     zero_half(model)
@@ -263,21 +262,3 @@ def test_a_weight_changed_in_the_folder_is_noticed(digits: tuple[Path, Path], tm
     save_file(tensors, artifact / "model.safetensors", {"format": "pt"})
     with pytest.raises(ReloadCheckFailed, match=r"reloaded model differ by 0\.1"):
         classifier_reload_check(artifact, digits[1], device=CPU)
-
-
-class _WithoutCounterpart(nn.Module):
-    """A classifier that computes what ONNX has no operator for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, pixel_values: torch.Tensor) -> Any:
-        from transformers.modeling_outputs import ImageClassifierOutput
-
-        return ImageClassifierOutput(logits=torch.special.airy_ai(self.head(pixel_values.flatten(1))))
-
-
-def test_an_operator_onnx_has_not_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedArchitecture, match=r"operator aten\.special_airy_ai"):
-        export_onnx(_WithoutCounterpart().eval(), (1, 2, 2), tmp_path / "model.onnx")

@@ -1,18 +1,16 @@
 """Weight sharing by a hash: the fit, collisions against theory, and files that come back byte for byte."""
 
-import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from core.engine.exporters.hashed.classifier import bucket_values, collision_rate, collisions_by_sparsity, expand, share
+from core.engine.exporters.hashed.classifier import bucket_values, expand, share
 from core.engine.exporters.hashed.exporter import hash_file, hash_folder
-from core.engine.exporters.hashed.sharing import HashSharing, expected_collision_rate, sharing_of
+from core.engine.exporters.hashed.sharing import HashSharing
 from secateur_wire.weights.hashed import bucket_and_sign, expand_file
 from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder
 
@@ -37,15 +35,6 @@ def test_the_hash_is_the_published_one_and_depends_on_place_and_seed_alone() -> 
     assert other.tolist() != bucket.tolist()
 
 
-def test_buckets_are_filled_evenly_and_signs_are_even() -> None:
-    bucket, is_negative = bucket_and_sign(0, 10**6, seed=7, buckets=100)
-    counts = np.bincount(bucket, minlength=100)
-    chi_squared = float(((counts - 10**4) ** 2 / 10**4).sum())
-    assert 99 - 5 * math.sqrt(2 * 99) < chi_squared < 99 + 5 * math.sqrt(2 * 99)
-    assert abs(float(is_negative.mean()) - 0.5) < 5 * 0.5 / 1000
-    assert abs(np.corrcoef(bucket, is_negative)[0, 1]) < 5 / 1000
-
-
 @given(st.integers(1, 400), st.floats(0, 0.95), st.integers(0, 2**40))
 @settings(max_examples=40, deadline=None)
 def test_no_other_values_fit_better(buckets: int, sparsity: float, seed: int) -> None:
@@ -60,39 +49,6 @@ def test_no_other_values_fit_better(buckets: int, sparsity: float, seed: int) ->
     for step in (0.01, -0.01):
         assert best <= error(values_K + step * torch.randn(buckets, generator=torch.Generator().manual_seed(1))) + 1e-9
     assert bool((expand(values_K, survives_OI, sharing)[~survives_OI] == 0).all())
-
-
-def test_as_many_values_as_there_are_distinct_buckets_and_zeros_stay() -> None:
-    weight_OI = matrix(sparsity=0.6)
-    shared_OI = share(weight_OI, HashSharing(3, 100), torch.float16)
-    assert torch.equal(shared_OI == 0, weight_OI == 0)
-    assert len(shared_OI.abs().unique()) <= 101
-    assert torch.equal(shared_OI, shared_OI.half().float())
-    assert torch.equal(shared_OI, share(weight_OI, HashSharing(3, 100), torch.float16))
-    assert not torch.equal(shared_OI, share(weight_OI, HashSharing(4, 100), torch.float16))
-
-
-@pytest.mark.parametrize("compression", [0.05, 0.5, 2.0])
-def test_collisions_are_those_of_a_random_hash_and_fall_with_sparsity(compression: float) -> None:
-    weight_OI = matrix(200, 200)
-    sharing = sharing_of(40_000, compression, seed=5, layer=3)
-    assert sharing.buckets == compression * 40_000
-    found = collisions_by_sparsity(weight_OI, sharing, [0.0, 0.5, 0.9, 0.99])
-    assert found[0].measured == collision_rate(weight_OI != 0, sharing)
-    for each in found:
-        kept = round((1 - each.sparsity) * 40_000)
-        assert each.expected == expected_collision_rate(kept, sharing.buckets)
-        assert each.measured == pytest.approx(each.expected, abs=4 / math.sqrt(kept))
-    rates = [each.measured for each in found]
-    assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0]
-    pruned_OI = matrix(200, 200, sparsity=0.7)
-    assert [each.sparsity for each in collisions_by_sparsity(pruned_OI, sharing, [0.5, 0.7, 0.9])] == [0.7, 0.9]
-
-
-def test_one_weight_a_bucket_loses_nothing() -> None:
-    weight_OI = matrix(3, 3)
-    sharing = next(each for seed in range(50) if collision_rate(weight_OI != 0, each := HashSharing(seed, 10**6)) == 0)
-    assert torch.equal(share(weight_OI, sharing, torch.float32), weight_OI)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.packed.exporter import PackedSize, pack_file, pack_folder
-from core.engine.models.pack_quantized import packed_tensors
 from secateur_wire.weights.packed import CorruptPackedFile, unpack_file, unpack_folder
 from tests.engine.sweeping import save, sweep
 from tests.engine.tiny import make_model
@@ -137,15 +136,6 @@ def test_codes_come_back_and_take_the_bytes_of_the_smallest_form(
     length = int.from_bytes(packed.read_bytes()[:8], "little")
     assert size.stored == packed.stat().st_size == 8 + length + sum(stored.values())
     assert size.bound <= sum(stored.values()) < size.bound + 4
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_codes_that_the_library_packed_in_rows_of_odd_widths_come_back(tmp_path: Path, bits: int) -> None:
-    codes = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (7, 97), dtype=torch.int8)
-    codes[torch.rand(7, 97) < 0.5] = 0
-    tensors = packed_tensors("layer.weight", codes, torch.rand(7, 1).bfloat16(), bits)
-    size, _ = _pack_and_unpack(tmp_path, tensors, bits)
-    assert size.bound < sum(each.nbytes for each in tensors.values())
 
 
 def test_codes_that_an_earlier_release_stored_in_pairs_are_unpacked(tmp_path: Path) -> None:

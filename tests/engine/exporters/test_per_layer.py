@@ -22,9 +22,7 @@ from core.engine.pruning.units.removal import KeptUnits
 from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
 from core.pipeline.passes import walk_for
-from core.pipeline.recipes.request import UnresolvedRequest
-from core.pipeline.recipes.validation import resolve_request
-from secateur_wire.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
+from secateur_wire.errors import ReloadCheckFailed, UnsafeConfig
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
 from tests.engine.pruning.test_structured import edit
@@ -185,22 +183,6 @@ def test_heads_that_the_familys_config_would_refuse_are_fine_where_layers_have_c
     structure = inspect_folder(artifact, own_artifact=True).structure
     assert structure is not None and structure.is_uniform and structure.layers[0].heads == 3  # 3 do not divide 32
     apart(reload_with_code, [(artifact, result.verification)]).wait()
-
-
-def test_differing_layers_stay_differing(tmp_path: Path) -> None:
-    artifact, _ = prune(make_model(tmp_path / "model"), tmp_path / "work", "l2-structured", 0.2, PROTECTED)
-    description = inspect_folder(artifact, own_artifact=True)
-    with pytest.raises(InvalidParameters, match="different shapes already, so use 'per_layer'"):
-        resolve_request(description, UnresolvedRequest("llm-pruner", None, 0.2, layout="uniform"))
-    assert (
-        resolve_request(description, UnresolvedRequest("llm-pruner", None, 0.1, layout="per_layer")).layout
-        == "per_layer"
-    )
-    for method, sparsity in (("wanda", 0.5), ("depth", 0.3), ("recover", None)):
-        assert (
-            resolve_request(description, UnresolvedRequest(method, None, sparsity, layout="uniform")).layout
-            == "per_layer"
-        )
 
 
 @pytest.mark.parametrize("family", LANGUAGE_ARCHITECTURES.values(), ids=LANGUAGE_ARCHITECTURES)

@@ -1,7 +1,5 @@
 """The interface to a device: what decisions come from it, and that each call is about the device it names."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-import core.engine.models.accelerator as interface
 import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind, device_kind, fastest_kind, kind_of_machine
 from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.timing import timed
-from core.engine.models.accelerator import BACKENDS, CPUBackend, CUDABackend, DeviceBackend, backend_of, default_device
+from core.engine.models.accelerator import BACKENDS, CUDABackend, DeviceBackend, backend_of, default_device
 from core.engine.models.folder import open_model
 from core.engine.models.generation import sequences_that_fit
 from core.engine.models.precision import bfloat16_matmul, forward_dtype, gradient_dtype
@@ -86,15 +83,6 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> type[MadeUpBackend]:
     return MadeUpBackend
 
 
-def test_the_cpu_has_the_memory_of_the_machine_and_nothing_to_wait_for() -> None:
-    backend = backend_of(torch.device("cpu"))
-    assert isinstance(backend, CPUBackend) and backend.kind is CPU
-    assert 2**20 < backend.free_bytes() <= psutil.virtual_memory().total
-    assert backend.peak_bytes() is None, "the process's own peak says it"
-    backend.synchronise()
-    assert backend.training().device == torch.device("cpu")
-
-
 def test_the_fastest_device_there_is_is_the_default(
     made_up: type[MadeUpBackend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,63 +110,6 @@ def test_kinds_are_found_by_the_names_of_devices(tmp_path: Path, monkeypatch: py
     assert kind_of_machine() in (CPU, CUDA)
     file.touch()
     assert kind_of_machine() is kind
-
-
-class _RecordedCUDA:
-    """torch.cuda as the interface calls it, with two devices of which the first is the current one."""
-
-    def __init__(self) -> None:
-        self.current = 0
-        self.calls: list[tuple[str, torch.device]] = []
-
-    def mem_get_info(self, device: torch.device) -> tuple[int, int]:
-        self.calls.append(("mem_get_info", device))
-        return 3, 8
-
-    def max_memory_allocated(self, device: torch.device) -> int:
-        self.calls.append(("max_memory_allocated", device))
-        return 5
-
-    def synchronize(self, device: torch.device) -> None:
-        self.calls.append(("synchronize", device))
-
-    @contextmanager
-    def device(self, device: torch.device) -> Iterator[None]:
-        before, self.current = self.current, device.index
-        yield
-        self.current = before
-
-    def set_device(self, device: torch.device) -> None:
-        self.current = device.index
-
-    def is_bf16_supported(self, *, including_emulation: bool) -> bool:
-        return self.current == 1 and not including_emulation
-
-
-def test_every_call_is_about_its_own_device_not_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = _RecordedCUDA()
-    monkeypatch.setattr(torch, "cuda", recorded)
-    device = torch.device("cuda", 1)
-    backend = backend_of(device)
-    assert (backend.free_bytes(), backend.peak_bytes()) == (3, 5)
-    assert timed(lambda: 7, device)[0] == 7
-    names = [name for name, called in recorded.calls if called == device]
-    assert names == ["mem_get_info", "max_memory_allocated", "synchronize", "synchronize"]
-    assert backend.prefers_bfloat16() and not backend_of(torch.device("cuda", 0)).prefers_bfloat16()
-    assert recorded.current == 0
-
-
-def test_training_is_on_its_own_device_where_another_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = _RecordedCUDA()
-    monkeypatch.setattr(torch, "cuda", recorded)
-    made: list[dict[str, Any]] = []
-    monkeypatch.setattr(interface, "Accelerator", lambda **how: made.append(how | {"current": recorded.current}))
-    backend_of(torch.device("cuda", 1)).training("bf16")
-    backend_of(torch.device("cuda")).training()
-    assert made == [
-        {"cpu": False, "mixed_precision": "bf16", "current": 1},
-        {"cpu": False, "mixed_precision": None, "current": 1},
-    ]
 
 
 def test_plans_and_precision_come_from_the_device_s_own_interface(made_up: type[MadeUpBackend], tmp_path: Path) -> None:

@@ -33,12 +33,6 @@ def test_instructions_alone_are_slower_on_others_and_not_used(capabilities: dict
         assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_what_is_asked_is_taken_whatever_there_is(capabilities: dict[str, bool | str]) -> None:
-    assert forward_dtype("bfloat16", torch.float32, CPU) is torch.bfloat16
-    assert forward_dtype("auto", torch.float16, CPU) is torch.float32
-    assert forward_dtype("auto", torch.bfloat16, CPU) is torch.float32
-
-
 def test_onednn_is_taken_on_amd_s_processors_alone(
     capabilities: dict[str, bool | str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

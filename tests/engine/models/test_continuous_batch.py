@@ -1,12 +1,8 @@
 """Sequences in a batch: each gets the logits it has alone, whatever stood in its row before."""
 
-import functools
-from typing import Any
-
 import pytest
 import torch
 import transformers
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.engine.models.continuous_batch import ContinuousBatch, begins_at_any_step, sample_continuations
@@ -53,35 +49,6 @@ def test_a_sequence_in_another_s_row_gets_the_logits_it_has_alone(kind: str) -> 
         torch.testing.assert_close(logits_BV[row], alone_1V[0], rtol=1e-4, atol=1e-4)
 
 
-def test_rows_that_are_dropped_leave_the_others_as_they_were() -> None:
-    model = _model(*_MODELS["rotary positions"])
-    batch = ContinuousBatch(model, replaces=True)
-    batch.begin([[1, 2, 3], [4, 5], [6, 7, 8, 9]])
-    batch.keep([2, 1])
-    logits_BV = batch.read([10, 11])
-    for row, sequence in enumerate(([6, 7, 8, 9, 10], [4, 5, 11])):
-        alone_1V = ContinuousBatch(model, replaces=False).begin([sequence])
-        torch.testing.assert_close(logits_BV[row], alone_1V[0], rtol=1e-4, atol=1e-4)
-
-
-def test_many_begun_sequences_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = _model(*_MODELS["a sliding window shorter than the sequence"])
-    sequences = [[(number * factor) % 96 for number in range(20 + factor)] for factor in (3, 5, 7)]
-    whole_BV = ContinuousBatch(model, replaces=True).begin(sequences)
-    monkeypatch.setattr("core.engine.models.continuous_batch._TOKENS_AT_ONCE", 24)
-    torch.testing.assert_close(ContinuousBatch(model, replaces=True).begin(sequences), whole_BV, rtol=1e-4, atol=1e-4)
-
-
-def test_a_recurrent_state_keeps_a_row_to_its_sequence() -> None:
-    model = _model(*_RECURRENT)
-    assert not begins_at_any_step(model)
-    batch = ContinuousBatch(model, replaces=False)
-    batch.begin([[1, 2], [3, 4]])
-    batch.keep([1])
-    alone_1V = ContinuousBatch(model, replaces=False).begin([[3, 4, 5]])
-    torch.testing.assert_close(batch.read([5]), alone_1V, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("kind", ["rotary positions", "recurrent"])
 def test_sequences_of_any_lengths_are_continued_as_each_is_alone(kind: str) -> None:
     """The weights of the head are so large that a draw is the most likely token."""
@@ -106,15 +73,3 @@ def test_sequences_of_any_lengths_are_continued_as_each_is_alone(kind: str) -> N
     written = sample_continuations(batch, given, most=most, ends=ends, vocabulary=90, generator=generator)
     assert written == [likeliest(ids, room, ends) for ids, room in zip(given, most, strict=True)]
     assert len(written[3]) <= 12 and len(written[4]) <= 1
-
-
-def test_a_model_that_ignores_the_mask_begins_all_its_sequences_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = _model(*_MODELS["rotary positions"])
-    forward = model.forward
-
-    @functools.wraps(forward)
-    def without_mask(*, attention_mask: Tensor | None = None, **arguments: Any) -> Any:
-        return forward(**arguments)
-
-    monkeypatch.setattr(model, "forward", without_mask)
-    assert not begins_at_any_step(model)

@@ -1,7 +1,6 @@
 """Quantised weights: read as transformers dequantises them, pruned and saved as any, and others refused by name."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
-from transformers.integrations.finegrained_fp8 import Fp8Dequantize, _dequantize_fp8_weight
+from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from bench.architectures.tiny_configs import tiny_model
@@ -50,16 +49,6 @@ def test_fp8_is_read_as_transformers_dequantises_it(
         read = folder.read(name)
         assert read.dtype == ours[name].dtype == torch.bfloat16
         assert torch.equal(read, weight) and torch.equal(ours[name], weight), name
-
-
-@pytest.mark.parametrize("shape", [(40, 24), (3, 40, 24), (16, 16), (1, 17)], ids=str)
-def test_blocks_at_the_edges_are_smaller(shape: tuple[int, ...], tmp_path: Path) -> None:
-    made = [quantise(torch.randn(shape[-2:]), (16, 16), torch.float32) for _ in range(math.prod(shape[:-2]))]
-    codes, scales = (torch.stack(each).view(*shape[:-2], *each[0].shape) for each in zip(*made, strict=True))
-    save_file({"a": codes, "a_scale_inv": scales}, tmp_path / "a.safetensors")
-    stored = read_header(tmp_path / "a.safetensors")
-    entry = join_quantised(stored, Quantisation("fp8", "F32", (16, 16)))["a"]
-    assert torch.equal(read_tensor(entry), _dequantize_fp8_weight(codes, scales, [16, 16], torch.float32))
 
 
 @pytest.mark.parametrize("grid", [(40, 1), (1, 24), (4, 2)], ids=str)

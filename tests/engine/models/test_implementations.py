@@ -12,12 +12,12 @@ import transformers
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
-from core.engine.models.classifier import build_classifier, open_classifier
+from core.engine.models.classifier import open_classifier
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import build_model, load_model
 from core.engine.models.streamed import StreamedModel
 from core.pipeline.stages.search.run import random_model
-from secateur_wire.errors import UnsafeConfig, UnusableModel
+from secateur_wire.errors import UnsafeConfig
 from tests.engine.classifier_folders import make_classifier
 from tests.engine.tiny import make_model
 
@@ -45,18 +45,6 @@ def test_a_models_attention_is_this_projects_choice(name: str, attention: str, t
         assert (model.config._attn_implementation, model.config._experts_implementation) == (attention, "eager")
 
 
-@pytest.mark.parametrize(("name", "attention"), [("vit", "sdpa"), ("resnet", "eager"), ("lenet-5", "eager")])
-def test_a_classifiers_attention_is_this_projects_choice(
-    name: str, attention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = open_classifier(make_classifier(tmp_path / "model", name))
-    config = tmp_path / "model/config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"attn_implementation": KERNEL}))
-    with pytest.raises(UnsafeConfig, match="attn_implementation"):
-        open_classifier(folder.path)
-    assert build_classifier(folder).config._attn_implementation == attention
-
-
 def test_a_classifier_is_refused_by_file_and_key(tmp_path: Path) -> None:
     path = make_classifier(tmp_path / "model", "timm-resnet")
     sound = (path / "config.json").read_text()
@@ -74,20 +62,6 @@ def test_a_classifier_is_refused_by_file_and_key(tmp_path: Path) -> None:
     (path / "preprocessor_config.json").write_text(json.dumps({"auto_map": {"AutoImageProcessor": "x.Y"}}))
     with pytest.raises(UnsafeConfig, match=r"preprocessor_config\.json holds 'auto_map'"):
         open_classifier(path)
-
-
-def test_settings_that_a_model_class_refuses_are_a_clear_error(tmp_path: Path) -> None:
-    path = make_model(tmp_path / "model")
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"text_config": ["nonsense"]}))
-    with pytest.raises(UnusableModel, match=r"config\.json of model is refused"):
-        load_model(open_model(path), CPU)
-
-
-def test_generation_settings_of_a_folder_are_not_read(tmp_path: Path) -> None:
-    path = make_model(tmp_path / "model")
-    (path / "generation_config.json").write_text(json.dumps({"temperature": 0.1, "penalty_alpha": 0.5, "top_k": 4}))
-    assert load_model(open_model(path), CPU).generation_config.penalty_alpha is None
 
 
 @pytest.mark.parametrize("name", sorted(TOKENIZER_CLASSES))

@@ -25,6 +25,7 @@ from core.progress import Progress, WorkStopped
 from secateur_wire.errors import InvalidRequest, UnusableModel
 from secateur_wire.job_body import Quantization
 from tests.engine.apart import Apart
+from tests.engine.crossing import partly
 from tests.engine.reloading import reload
 from tests.engine.sweeping import request_for, save
 from tests.engine.tiny import UNLIKE, architecture_of, make_model, make_tokens
@@ -54,7 +55,7 @@ def quantised(folder: Path, work: Path, chosen: Quantization, *, progress: Progr
     ).run()  # fmt: skip
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@partly("family", FAMILIES, in_every_run=["phi3"])
 def test_every_family_is_opened_as_it_was_measured(family: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", family)
     result = quantised(folder, tmp_path / "work", INT8, method="none")
@@ -62,8 +63,9 @@ def test_every_family_is_opened_as_it_was_measured(family: str, tmp_path: Path) 
     Apart(reload, artifact, result.verification).wait()
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("chosen", [INT4, INT8], ids=lambda chosen: chosen.scheme)
+@pytest.mark.parametrize(
+    ("way", "chosen"), [("nothing", INT8), ("at-once", INT4), ("n-m", INT8), ("fitted", INT4), ("some", INT4)]
+)
 def test_what_is_saved_is_what_was_measured(way: str, chosen: Quantization, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", "llama-untied", dtype=torch.bfloat16, **WIDE)
     result = quantised(folder, tmp_path / "work", chosen, **WAYS[way])
@@ -102,17 +104,6 @@ def test_a_narrower_dtype_and_codes_go_together(tmp_path: Path) -> None:
     }
     figures = reload_check(artifact, result.verification, device=CPU, dtype=torch.float32)
     assert figures["dtype"] == "bfloat16" and figures["maximum_difference"] <= figures["tolerance"]
-
-
-def test_an_attempt_goes_on_to_the_same_files(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model", "llama", **WIDE)
-    whole = quantised(folder, tmp_path / "work", INT4, method="sparsegpt", sparsity=0.5)
-    stopped = Watching(stop_after=2)
-    with pytest.raises(WorkStopped):
-        quantised(folder, tmp_path / "half", INT4, method="sparsegpt", sparsity=0.5, progress=stopped)
-    again = quantised(folder, tmp_path / "half", INT4, method="sparsegpt", sparsity=0.5)
-    assert again.resumed_from > 0
-    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
 
 
 @pytest.mark.parametrize(("bits", "groups"), [(4, 3), (4, 1), (8, 1)])
@@ -182,3 +173,14 @@ def test_defaults_are_the_largest_groups_and_the_best_rounding(tmp_path: Path) -
     assert resolve_quantization(chosen, description, (), is_calibrated=False).rounding == "nearest"
     with pytest.raises(InvalidRequest, match="calibration is required: gptq"):
         resolve_quantization(INT4, description, (), is_calibrated=False)
+
+
+def test_an_attempt_goes_on_to_the_same_files(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "llama", **WIDE)
+    whole = quantised(folder, tmp_path / "work", INT4, method="sparsegpt", sparsity=0.5)
+    stopped = Watching(stop_after=2)
+    with pytest.raises(WorkStopped):
+        quantised(folder, tmp_path / "half", INT4, method="sparsegpt", sparsity=0.5, progress=stopped)
+    again = quantised(folder, tmp_path / "half", INT4, method="sparsegpt", sparsity=0.5)
+    assert again.resumed_from > 0
+    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]

@@ -1,21 +1,17 @@
 """Tokens that stay: those of the texts first, always closed, never more than asked, and a multiple where asked."""
 
-import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer as RustTokenizer
 
-from core.engine.exporters.probe_lines import varied_lines
-from core.engine.removals.vocabulary.tokenizers import choice
 from core.engine.removals.vocabulary.tokenizers.choice import KeptTokens, choose_tokens
 from core.engine.removals.vocabulary.tokenizers.counts import Counts, count_tokens
 from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer
 from core.engine.removals.vocabulary.tokenizers.tokenizer_file import read_tokenizer
 from secateur_wire.errors import InvalidRequest
-from tests.engine.vocabulary.tokenizer_files import KINDS, LINES, write
+from tests.engine.vocabulary.tokenizer_files import KINDS, write
 
 TEXTS = ["the quick brown Fox jumps", "don't requests;", "the the the Fox"]
 
@@ -51,23 +47,6 @@ def test_any_number_is_met_exactly_and_closed(tokenizer: Tokenizer, counts: Coun
     assert chosen.least == least
 
 
-def test_without_a_number_all_tokens_of_the_texts_stay(tokenizer: Tokenizer, counts: Counts) -> None:
-    chosen = choose_tokens(tokenizer, counts, tokens=None)
-    used = {number for number, count in enumerate(counts.by_id) if count}
-    assert {*chosen.ids} == tokenizer.closure({*tokenizer.required, *used})
-    assert chosen.covered == 1 and chosen.used == len(used)
-    rounded = choose_tokens(tokenizer, counts, tokens=None, round_to=64)
-    assert {*rounded.ids} >= {*chosen.ids}
-    assert len(rounded.ids) == min(-(-len(chosen.ids) // 64) * 64, tokenizer.size)
-
-
-def test_the_curve_of_coverage_rises_from_the_least_to_all(tokenizer: Tokenizer, counts: Counts) -> None:
-    chosen = choose_tokens(tokenizer, counts, tokens=None)
-    numbers, shares = zip(*chosen.coverage, strict=True)
-    assert numbers[0] == chosen.least and numbers[-1] == tokenizer.size and shares[-1] == 1
-    assert list(numbers) == sorted(numbers) and list(shares) == sorted(shares)
-
-
 def test_too_few_and_too_many_are_refused_by_name(tokenizer: Tokenizer, counts: Counts) -> None:
     least = len(tokenizer.closure(tokenizer.required))
     with pytest.raises(InvalidRequest, match=f"ask for {least:,} or more") as refused:
@@ -75,11 +54,6 @@ def test_too_few_and_too_many_are_refused_by_name(tokenizer: Tokenizer, counts: 
     assert refused.value.param == "tokens"
     with pytest.raises(InvalidRequest, match=f"more than the {tokenizer.size:,} tokens"):
         choose_tokens(tokenizer, counts, tokens=tokenizer.size + 1)
-
-
-def test_ids_that_have_no_token_are_refused(tokenizer: Tokenizer, counts: Counts) -> None:
-    with pytest.raises(InvalidRequest, match=f"no token of the id {tokenizer.size + 5}"):
-        choose_tokens(tokenizer, counts, tokens=None, required=[tokenizer.size + 5])
 
 
 def test_tokens_of_strings_stay_at_a_beginning_and_after_a_space(tokenizer: Tokenizer, counts: Counts) -> None:
@@ -120,18 +94,3 @@ def test_scripts_that_are_unknown_or_that_the_vocabulary_lacks_are_named(byte_le
         choose_tokens(tokenizer, counts, tokens=700, scripts=["Latin", "Runic"])
     with pytest.raises(InvalidRequest, match="'Elvish' is not a script"):
         choose_tokens(tokenizer, counts, tokens=700, scripts=["Elvish"])
-
-
-def test_ranks_spare_other_texts_tokens(byte_level: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With ranks beside the counted texts, other texts take fewer tokens than by those texts alone."""
-    tokenizer = read_tokenizer(byte_level)
-    counts = count_tokens(LINES[:200], byte_level)
-
-    def taken() -> int:
-        chosen = choose_tokens(tokenizer, counts, tokens=500)
-        cut = RustTokenizer.from_str(json.dumps(tokenizer.reduced(chosen.ids)))
-        return sum(len(each.ids) for each in cut.encode_batch(varied_lines(400, seed=5)))
-
-    with_ranks = taken()
-    monkeypatch.setattr(choice, "_OTHER_TEXTS", 0.0)
-    assert with_ranks < 0.99 * taken()

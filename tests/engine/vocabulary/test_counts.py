@@ -9,7 +9,6 @@ from tokenizers import Tokenizer
 from core.engine.datasets.formats import DOCUMENT_END
 from core.engine.removals.vocabulary.tokenizers import counts
 from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
-from secateur_wire.errors import UnusableModel
 from tests.engine.vocabulary.tokenizer_files import KINDS, LINES, write
 
 
@@ -41,14 +40,3 @@ def test_a_long_document_is_counted_in_parts_that_end_with_a_line(
     monkeypatch.setattr(counts, "_BATCH_CHARACTERS", 101)
     parts = count_tokens([document], folder)
     assert (parts.by_id == whole.by_id).all() and parts.documents == 1 and parts.bytes == whole.bytes
-
-
-def test_no_documents_have_no_tokens(tmp_path: Path) -> None:
-    counted = count_tokens([], write(tmp_path, KINDS["byte_level"]()))
-    assert counted.tokens == counted.documents == counted.bytes == 0 and not counted.scripts
-
-
-def test_a_file_that_the_library_does_not_open_is_named(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(UnusableModel, match="tokenizer"):
-        count_tokens(["a"], tmp_path)

@@ -4,39 +4,21 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from functools import cache
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 
-from core.engine.datasets.text_files import read_documents
 from core.engine.exporters.probe_lines import varied_lines
-from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
-from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
 from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer
-from core.engine.removals.vocabulary.tokenizers.tokenizer_file import parse_tokenizer, read_tokenizer
+from core.engine.removals.vocabulary.tokenizers.tokenizer_file import parse_tokenizer
 from tests.engine.vocabulary.tokenizer_files import END, KINDS, TOOL, Content
 
 OTHER_LINES = varied_lines(800, seed=7)
 PIECES = (
-    END,
-    TOOL,
-    "<0x41>",
-    "▁",
-    "##a",
-    "</w>",
-    "[UNK]",
-    "\u200d",
-    "\ud7ff",
-    "e\u0301",
-    "🏽",
-    "🇨",
-    "\r\n",
-    "   ",
-    "\x00",
-    "ﬁ",
+    *(END, TOOL, "<0x41>", "▁", "##a", "</w>", "[UNK]"),
+    *("\u200d", "\ud7ff", "e\u0301", "🏽", "🇨", "\r\n", "   ", "\x00", "ﬁ"),
 )
 TEXTS = st.lists(
     st.sampled_from(OTHER_LINES) | st.sampled_from(PIECES) | st.text(max_size=12), min_size=1, max_size=6
@@ -86,15 +68,6 @@ def test_the_whole_vocabulary_is_the_file_itself(kind: str) -> None:
     assert tokenizer.reduced(sorted(tokenizer.tokens)) == content
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_must_stay_makes_a_tokenizer(kind: str) -> None:
-    tokenizer, rust = dense(kind)
-    kept = closed(tokenizer, ())
-    cut = open_cut(tokenizer, kept)
-    assert cut.get_vocab_size() == len(kept) < tokenizer.size / 2
-    assert {cut.id_to_token(new): old for new, old in enumerate(kept)} == {rust.id_to_token(old): old for old in kept}
-
-
 @pytest.mark.parametrize("kind", MERGING)
 def test_without_one_token_of_a_path_texts_have_other_tokens(kind: str) -> None:
     """The property would fail if closures were smaller by any token between the characters and the token."""
@@ -127,38 +100,3 @@ def test_a_whole_word_needs_its_path_within_a_longer_word() -> None:
     assert full.encode("abcd").ids == [5, 3] and full.encode("bcd").ids == [6]
     kept = [0, 1, 2, 3, 5]
     assert old_ids(open_cut(tokenizer, kept), kept, "abcd") != [5, 3]
-
-
-def test_paths_are_the_merges_that_the_library_makes() -> None:
-    """A token is reached where the library makes one token of its text, and so is each token on its path."""
-    tokenizer, rust = dense("byte_level")
-    for number, text in tokenizer.tokens.items():
-        made = [each.id for each in rust.model.tokenize(text)]
-        assert tokenizer.is_reachable(number) == (made == [number])
-        if tokenizer.is_reachable(number):
-            assert all(tokenizer.is_reachable(each) for each in tokenizer.closure((number,)))
-
-
-@pytest.fixture(scope="module")
-def smollm2(samples: Path) -> Path:
-    return samples / "models" / "smollm2-135m"
-
-
-def test_a_real_byte_level_tokenizer(samples: Path, smollm2: Path) -> None:
-    """SmolLM2's, cut by its calibration text to a sixth: paragraphs of other articles, and lines of many kinds."""
-    tokenizer = read_tokenizer(smollm2)
-    rust = RustTokenizer.from_file(str(smollm2 / "tokenizer.json"))
-    texts = samples / "datasets"
-    counts = count_tokens(read_documents(texts / "wikipedia-calibration.jsonl", "jsonl"), smollm2)
-    kept = choose_tokens(tokenizer, counts, tokens=8192).ids
-    cut = open_cut(tokenizer, kept)
-    articles = read_documents(texts / "wikipedia-articles.jsonl", "jsonl")
-    paragraphs = [*OTHER_LINES, *(line for each in articles for line in each.split("\n") if line)]
-    kept_texts = [
-        (text, each.ids)
-        for text, each in zip(paragraphs, rust.encode_batch(paragraphs), strict=True)
-        if {*each.ids} <= {*kept}
-    ]
-    assert len(kept_texts) > 200
-    again = cut.encode_batch([text for text, _ in kept_texts])
-    assert [[kept[number] for number in each.ids] for each in again] == [ids for _, ids in kept_texts]

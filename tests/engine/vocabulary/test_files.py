@@ -8,16 +8,14 @@ from typing import Any
 import pytest
 from transformers import (
     AutoTokenizer,
-    BertTokenizer,
     LlamaTokenizer,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-    XLMRobertaTokenizer,
 )
 
-from core.engine.removals.vocabulary.tokenizers.files import named_ids, template_strings, write_tokenizer
+from core.engine.removals.vocabulary.tokenizers.files import named_ids, write_tokenizer
 from core.engine.removals.vocabulary.tokenizers.tokenizer_file import read_tokenizer
-from secateur_wire.errors import InvalidRequest, UnusableModel
+from secateur_wire.errors import InvalidRequest
 from tests.engine.vocabulary.tokenizer_files import END, KINDS, TOOL, Content, write
 
 TEXTS = ["the quick brown Fox  jumps", "don't requests; 42", "they're café naïve", f"a{END}b"]
@@ -35,16 +33,6 @@ def llama() -> PreTrainedTokenizerBase:
     return LlamaTokenizer(vocab=vocabulary | {"<s>": len(vocabulary)}, merges=merges)
 
 
-def bert() -> PreTrainedTokenizerBase:
-    return BertTokenizer(vocab=pieces_of(KINDS["word_piece"]()))
-
-
-def roberta() -> PreTrainedTokenizerBase:
-    special = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    pieces = [(piece, score) for piece, score in pieces_of(KINDS["unigram"]()) if piece not in (END, "<unk>")]
-    return XLMRobertaTokenizer(vocab=[*special, *pieces, ("<mask>", 0.0)])
-
-
 def fast(folder: Path) -> PreTrainedTokenizerBase:
     file = write(folder, KINDS["byte_level"]()) / "tokenizer.json"
     return PreTrainedTokenizerFast(
@@ -53,7 +41,7 @@ def fast(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def saved(name: str, folder: Path) -> PreTrainedTokenizerBase:
-    tokenizer = fast(folder / "made") if name == "fast" else {"llama": llama, "bert": bert, "roberta": roberta}[name]()
+    tokenizer = fast(folder / "made") if name == "fast" else llama()
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder / "dense")
     opened: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder / "dense")
@@ -67,7 +55,7 @@ def kept_for(folder: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[s
     return sorted(own.closure({*own.required, *named, *of_texts}))
 
 
-@pytest.mark.parametrize("name", ["fast", "llama", "bert", "roberta"])
+@pytest.mark.parametrize("name", ["fast", "llama"])
 def test_stock_transformers_opens_the_same_class_with_the_same_behaviour(name: str, tmp_path: Path) -> None:
     dense = saved(name, tmp_path)
     chat = [{"role": "user", "content": "the quick"}]
@@ -128,18 +116,3 @@ def test_the_files_beside_it_follow_and_older_forms_are_left_out_with_a_note(tmp
     assert decoder == {"0": {"content": END}, str(len(kept) - 1): {"content": TOOL}}
     with pytest.raises(InvalidRequest, match="no kept token of the id 701"):
         write_tokenizer(source, tmp_path / "other", [each for each in kept if each != 701], size=size)
-
-
-def test_templates_are_parsed_for_their_strings_and_never_rendered(tmp_path: Path) -> None:
-    (tmp_path / "chat_template.jinja").write_text(TEMPLATE + "{{ raise_exception('no') }}{# nothing #}{% set n = 3 %}")
-    (tmp_path / "tokenizer_config.json").write_text(
-        json.dumps({"chat_template": [{"name": "t", "template": "Tools:"}]})
-    )
-    (tmp_path / "additional_chat_templates").mkdir()
-    (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("{% if x == 'docs' %}Sources{% endif %}")
-    strings = template_strings(tmp_path)
-    assert {"<|", "role", "|>\nSQLite ", "Ångström", "no", "Tools:", "docs", "Sources"} <= {*strings}
-    assert "nothing" not in "".join(strings) and all(isinstance(each, str) for each in strings)
-    (tmp_path / "chat_template.jinja").write_text("{% for %}")
-    with pytest.raises(UnusableModel, match="not valid Jinja"):
-        template_strings(tmp_path)

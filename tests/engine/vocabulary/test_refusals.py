@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.engine.removals.vocabulary.tokenizers.tokenizer_file import parse_tokenizer, read_tokenizer
-from secateur_wire.errors import InvalidRequest, UnusableModel
+from secateur_wire.errors import InvalidRequest
 from tests.engine.vocabulary.tokenizer_files import END, KINDS, Content, write
 
 
@@ -24,20 +24,8 @@ def number_added(content: Content) -> None:
     content["added_tokens"][0]["id"] = 17
 
 
-def number_after_a_gap(content: Content) -> None:
-    content["added_tokens"][-1]["id"] += 10
-
-
-def processor(content: Content) -> None:
-    content["post_processor"] = {"type": "Rewriting", "ids": [3]}
-
-
 def same_id(content: Content) -> None:
     content["model"]["vocab"]["zz"] = 300
-
-
-def twice(content: Content) -> None:
-    content["model"]["vocab"].append(content["model"]["vocab"][-1])
 
 
 @pytest.mark.parametrize(
@@ -50,10 +38,7 @@ def twice(content: Content) -> None:
         ("byte_level", set_model(vocab=None), "not as the library writes it"),
         ("byte_level", same_id, "two tokens of the same id"),
         ("byte_level", number_added, f"gives the added token {END!r} the id 17, where its library counts 0"),
-        ("byte_level", number_after_a_gap, "the id 1010, where its library counts 1000"),
         ("byte_fallback", add_merge("<0x41>", "<0x42>"), "is not in its vocabulary"),
-        ("marked_ends", add_merge("e</w>", "e"), "is not in its vocabulary"),
-        ("unigram", twice, "the same piece twice"),
     ],
 )
 def test_the_reason_is_given(kind: str, change: Callable[[Content], None], reason: str) -> None:
@@ -62,6 +47,16 @@ def test_the_reason_is_given(kind: str, change: Callable[[Content], None], reaso
     with pytest.raises(InvalidRequest, match="vocabulary: the model's tokenizer") as refused:
         parse_tokenizer(content)
     assert reason in str(refused.value) and "keep the whole vocabulary" in str(refused.value)
+
+
+def test_folders_without_a_file_or_with_code_of_their_own_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"has no tokenizer\.json"):
+        read_tokenizer(tmp_path)
+    write(tmp_path, KINDS["unigram"]())
+    assert read_tokenizer(tmp_path).size == 700
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "OwnTokenizer"}))
+    with pytest.raises(InvalidRequest, match="'OwnTokenizer', which has code of its own"):
+        read_tokenizer(tmp_path)
 
 
 def test_merges_of_byte_tokens_and_across_ends_are_refused() -> None:
@@ -75,35 +70,3 @@ def test_merges_of_byte_tokens_and_across_ends_are_refused() -> None:
     add_merge("e</w>", "e")(content)
     with pytest.raises(InvalidRequest, match="across the end of a word"):
         parse_tokenizer(content)
-
-
-def test_an_unknown_post_processor_is_refused() -> None:
-    content = KINDS["byte_level"]()
-    processor(content)
-    with pytest.raises(InvalidRequest, match="'Rewriting'"):
-        _ = parse_tokenizer(content).required
-
-
-def test_folders_without_a_file_or_with_code_of_their_own_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"has no tokenizer\.json"):
-        read_tokenizer(tmp_path)
-    write(tmp_path, KINDS["unigram"]())
-    assert read_tokenizer(tmp_path).size == 700
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "OwnTokenizer"}))
-    with pytest.raises(InvalidRequest, match="'OwnTokenizer', which has code of its own"):
-        read_tokenizer(tmp_path)
-
-
-@pytest.mark.parametrize("kind", ["byte_fallback", "unigram", "word_piece"])
-def test_older_files_do_not_name_the_kind_of_model(kind: str) -> None:
-    content = KINDS[kind]()
-    older = content | {"model": {key: value for key, value in content["model"].items() if key != "type"}}
-    tokenizer = parse_tokenizer(older)
-    assert type(tokenizer) is type(parse_tokenizer(content))
-    assert tokenizer.reduced(sorted(tokenizer.tokens)) == content
-
-
-def test_a_file_that_is_no_json_is_unusable(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text("[1, 2")
-    with pytest.raises(UnusableModel, match=r"tokenizer\.json is not valid JSON"):
-        read_tokenizer(tmp_path)

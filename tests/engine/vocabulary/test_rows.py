@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from bench.architectures.rows import cut_rows
 from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.discovered import architectures
@@ -23,9 +22,9 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
 from core.engine.removals.vocabulary import rows
 from core.engine.removals.vocabulary.rows import required_tokens, write_reduced
-from core.engine.removals.vocabulary.sizes import reduced_description, vocabulary_size
+from core.engine.removals.vocabulary.sizes import reduced_description
 from core.pipeline.stages.discover import discover_and_test
-from secateur_wire.errors import InvalidRequest, UnsupportedArchitecture, UnusableModel
+from secateur_wire.errors import InvalidRequest, UnsupportedArchitecture
 from tests.engine.crossing import partly
 from tests.engine.exporters.test_per_layer import PROTECTED, prune
 from tests.engine.quantised import store_as_fp8
@@ -105,10 +104,6 @@ def test_weights_are_read_and_written_a_few_rows_at_a_time_in_any_dtype_and_any_
     assert not [each.name for each in cut.path.iterdir() if each.name.startswith(".")]
 
 
-def test_files_whose_keys_lack_the_backbones_name_are_cut_too(tmp_path: Path) -> None:
-    require_cut(make_model(tmp_path / "model", "gpt2", hub_style=True), tmp_path / "cut")
-
-
 def test_an_artifact_whose_layers_differ_stays_one(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model")
     artifact, _ = prune(folder, tmp_path / "work", "l2-structured", 0.1, PROTECTED)
@@ -158,32 +153,3 @@ def test_a_table_that_is_not_known_is_noticed_before_anything_is_written(tmp_pat
     with pytest.raises(UnsupportedArchitecture, match=r"model\.embed_tokens\.weight has an entry for each token"):
         write_reduced(wrong, kept_of(dense), tmp_path / "cut")
     assert not (tmp_path / "cut").exists()
-
-
-def test_a_model_that_finds_embeddings_by_other_numbers_than_ids_is_refused_with_the_reason(tmp_path: Path) -> None:
-    tiny_model("qwen4_exp_text", 0).save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedArchitecture, match="the logits of those that stay differ"):
-        cut_rows(tmp_path, tmp_path / "cut", 0, None, None)
-
-
-def test_a_description_says_what_the_tokens_have_or_why_none_can_go(tmp_path: Path) -> None:
-    description = open_model(make_model(tmp_path / "model", "llama-untied")).description
-    size = vocabulary_size(description)
-    assert (size.tokens, size.row, size.parameters, size.bytes) == (96, 64, 96 * 64, 96 * 64 * 4)
-    reduced = reduced_description(description, 40)
-    assert description.parameters - reduced.parameters == 56 * 64 and reduced.vocabulary_size == 40
-    assert vocabulary_size(reduced).parameters == 40 * 64
-    with pytest.raises(UnusableModel, match="register it again"):
-        vocabulary_size(description.model_copy(update={"vocabulary": None}))
-    family = replace(description.known_as, refused={"vocabulary": "its reason"}, discovered_by="5/0")
-    with pytest.raises(UnsupportedArchitecture, match="cannot lose tokens: its reason"):
-        vocabulary_size(description.model_copy(update={"discovered": family}))
-
-
-def test_rows_that_no_token_has_go_with_the_others(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model")
-    tensors = load_file(folder / "model.safetensors")
-    tensors["model.embed_tokens.weight"][80:] = 7.0  # padding, as of a tokenizer of 80 tokens
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    cut = write_reduced(open_model(folder), range(80), tmp_path / "cut")
-    assert cut.config.vocab_size == 80 and float(cut.read("model.embed_tokens.weight").max()) < 7

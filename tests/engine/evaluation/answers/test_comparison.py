@@ -53,14 +53,6 @@ def compare(models: tuple[ModelFolder, ModelFolder], *, at_once: int = 4) -> lis
     return comparison.pairs(answers, lambda number: states[number])
 
 
-def test_a_model_compared_with_itself_answers_equally(dense: ModelFolder) -> None:
-    pairs = compare((dense, dense))
-    figures = answer_figures(pairs, MOST, lambda *_: True)
-    assert (figures.kl, figures.top_1, figures.first_token, figures.identical) == (0.0, 1.0, 1.0, 1.0)
-    assert figures.greedy.length.ratio == 1.0
-    assert [each.question for each in pairs] == QUESTIONS
-
-
 @torch.inference_mode()
 def test_the_divergence_is_that_of_all_logits_along_the_likeliest_tokens(
     dense: ModelFolder, pruned: ModelFolder

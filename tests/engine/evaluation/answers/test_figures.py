@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.engine.evaluation.answers.figures import Along, AnswerPair, ReadAnswer, answer_figures, mean_over, repetition
+from core.engine.evaluation.answers.figures import Along, AnswerPair, ReadAnswer, answer_figures, mean_over
 from core.engine.evaluation.answers.questions import EvaluationQuestion
 from core.engine.evaluation.answers.thoughts import split_thought, without_marks
 
@@ -36,19 +36,6 @@ def test_what_is_the_same_for_each_token_has_no_error(rows: list[tuple[float, in
     counts = [count for _, count in rows]
     mean, error = mean_over([each * count for count in counts], counts)
     assert mean == pytest.approx(each) and error == pytest.approx(0, abs=1e-9)
-
-
-def test_of_nothing_there_is_no_mean_and_of_few_questions_no_error() -> None:
-    assert mean_over([], []) == mean_over([0.0], [0]) == (None, None)
-    assert mean_over([1.0, 2.0], [1, 2]) == (1.0, None)
-
-
-@pytest.mark.parametrize(
-    ("tokens", "share"),
-    [([], 0), ([1, 2, 3], 0), ([1, 2, 3, 4, 5], 0), ([7] * 13, 0.9), ([1, 2, 3, 4, 1, 2, 3, 4], 0.2)],
-)
-def test_repetition_is_the_share_of_four_tokens_that_were_there_before(tokens: list[int], share: float) -> None:
-    assert repetition(tokens) == pytest.approx(share)
 
 
 def test_lengths_are_compared_over_all_tokens_and_scores_where_there_is_a_check() -> None:

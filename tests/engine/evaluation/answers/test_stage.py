@@ -10,7 +10,6 @@ from core.pipeline.messages import ModelSource, TextSource
 from core.pipeline.stages.answers.spec import AnswersOutput, AnswersSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
-from secateur_wire.errors import UnusableDataset
 from tests.chat import write_rows
 from tests.engine.evaluation.answers.test_comparison import FRAME, LIVELY
 from tests.engine.watching import Watching
@@ -91,10 +90,3 @@ def test_after_a_kill_it_goes_on_after_the_last_batch_to_the_same_bytes(
     output = run(models, tmp_path / "resumed", asked, progress=resumed, previous=[tmp_path / "killed"])
     assert resumed.logs[0] == "continuing after 3 of 4 batches of answers"
     assert output.model_dump_json(exclude={"peak_memory"}) == whole.model_dump_json(exclude={"peak_memory"})
-
-
-def test_a_reference_that_is_none_of_its_check_is_named_with_its_line(
-    models: tuple[Path, Path], tmp_path: Path
-) -> None:
-    with pytest.raises(UnusableDataset, match="asked line 1: bad reference for the check 'choice'"):
-        run(models, tmp_path / "work", questions(tmp_path / "q.jsonl"), check="choice")

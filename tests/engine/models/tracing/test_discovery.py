@@ -15,7 +15,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import read_config, weight_files
 from core.engine.architectures.experts import Routing
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
-from core.engine.models.tracing.__main__ import answer, main
+from core.engine.models.tracing.__main__ import main
 from core.engine.models.tracing.blocks import find_blocks
 from core.engine.models.tracing.build import build_traceable
 from core.engine.models.tracing.discover import discover
@@ -74,11 +74,6 @@ def test_attention_and_ffn_that_read_one_tensor_share_a_group_and_are_two_sublay
     assert found.inputs[0] == ("attn.q_proj", "attn.k_proj", "attn.v_proj", "mlp.fc_in")
     assert [each.groups[0] for each in found.sublayers] == [found.inputs[0][:3], found.inputs[0][3:]]
     assert found.added_to_stream == {}
-
-
-def test_arguments_that_follow_from_tokens_and_outputs_in_a_tuple_are_told() -> None:
-    found = discover(*tiny("BloomForCausalLM", hidden_size=32, n_layer=2, n_head=4))
-    assert (found.arguments, found.block_outputs) == ("tokens", 2)
 
 
 def test_routers_are_left_alone_and_experts_are_found() -> None:
@@ -143,14 +138,3 @@ def test_the_child_answers_with_one_json_object_whatever_is_printed(
     assert json.loads(first)["architecture"]["blocks"] == "model.layers"
     assert json.loads(second)["error"]["code"] == "unsupported_architecture"
     assert "no such thing" in json.loads(second)["error"]["message"]
-
-
-@pytest.mark.parametrize(
-    ("error", "code"), [(MemoryError(), "discovery_failed"), (IndexError("no row"), "unsupported_architecture")]
-)
-def test_too_little_memory_is_no_verdict_on_a_model_and_a_fault_of_its_code_is(error: Exception, code: str) -> None:
-    def failing(config: object, tensors: object) -> Architecture:
-        raise error
-
-    answered = answer(json.dumps({"config": {}, "tensors": {}}), failing)["error"]
-    assert isinstance(answered, dict) and answered["code"] == code
