@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.service.triggers.context import TriggerContext
 from core.service.triggers.due import MOST_FAILURES
-from core.service.triggers.history import remove_old_firings
 from core.service.triggers.schedule import next_due
 from core.settings import Settings
 from tests.conftest import bearer
@@ -119,13 +118,6 @@ def test_a_success_between_failures_starts_the_count_anew(
         assert session.scalar(text("SELECT failures FROM triggers")) == 0
 
 
-def test_a_disabled_trigger_is_never_due(scheduled: Fixed, context: TriggerContext) -> None:
-    due = due_at(scheduled)
-    scheduled.api.patch(scheduled.path, json={"enabled": False}).raise_for_status()
-    assert fire(context, due + timedelta(days=30)) == []
-    assert scheduled.firings() == []
-
-
 def test_daylight_saving_neither_skips_nor_doubles_a_night() -> None:
     def due(year: int, month: int, day: int) -> list[str]:
         moments, at = [], datetime(year, month, day, tzinfo=UTC)
@@ -161,18 +153,3 @@ def test_a_schedule_needs_defaults_for_what_no_payload_gives(
     answer = member_api.post("/v1/triggers", json={**trigger_body, "schedule": NIGHTLY})
     assert (answer.status_code, answer.json()["param"]) == (422, "schedule")
     assert "commit" in answer.json()["detail"] and "default" in answer.json()["detail"]
-
-
-def test_firings_are_kept_as_long_as_the_setting_says(
-    scheduled: Fixed, context: TriggerContext, sessions: sessionmaker[Session]
-) -> None:
-    for _ in range(2):
-        fire(context, due_at(scheduled))
-    with transaction(sessions) as session:
-        session.execute(
-            text("UPDATE trigger_firings SET created_at = now() - interval '91 days' WHERE id = :id"),
-            {"id": scheduled.firings()[1]["id"]},
-        )
-    with transaction(sessions) as session:
-        assert remove_old_firings(session, 90) == 1
-    assert len(scheduled.firings()) == 1
