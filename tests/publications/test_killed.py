@@ -69,3 +69,19 @@ def test_a_dispatcher_that_is_killed_leaves_its_publication_to_the_next(
     assert hub.authorizations == {f"Bearer {USERS_TOKEN}"}
     log = (settings.home / "dispatcher.log").read_text()
     assert "published" in log and USERS_TOKEN not in log
+
+
+def test_a_publication_that_is_cancelled_stops(
+    api: TestClient, publish: Publish, hub: PushedHub, start_dispatcher: StartDispatcher
+) -> None:
+    hub.hold_after = 1
+    made = publish()["id"]
+    start_dispatcher()
+    assert eventually(hub.is_holding.is_set)
+    assert api.post(f"/v1/publications/{made}/cancel").json()["status"] == "cancelled"
+    hub.hold_after = None
+    hub.release.set()
+    again = publish()["id"]
+    done = eventually(lambda: (found := api.get(f"/v1/publications/{again}").json())["finished_at"] and found)
+    assert done["status"] == "succeeded"
+    assert (hub.commits_made, api.get(f"/v1/publications/{made}").json()["status"]) == (1, "cancelled")

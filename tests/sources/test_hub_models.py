@@ -207,3 +207,13 @@ def test_look_ups_that_a_silent_hub_keeps_waiting_leave_room_for_others(
         finally:
             answers.set()
         assert {each.result() for each in looks} <= {"hub_unavailable", "unknown_model"}
+
+
+def test_a_model_larger_than_the_service_fetches_is_refused_with_the_figures(
+    settings: Settings, admin_key: str, repository: Repository
+) -> None:
+    small = settings.model_copy(update={"hub_max_bytes": 10_000})
+    size = sum(map(len, repository.commits[repository.branches["main"]].values()))
+    with lent_app(small) as app, TestClient(app, headers=bearer(admin_key)) as client:
+        status, code, detail = answer(client, "Org/Tiny-Llama")
+    assert (status, code) == (422, "model_too_large") and str(size) in detail and "10000" in detail

@@ -268,14 +268,3 @@ def stored(sessions: sessionmaker[Session]) -> list[str]:
         rows = [row for table in tables for row in session.scalars(text(f'SELECT t::text FROM "{table}" AS t'))]
     assert any("gAAAA" in row for row in rows)  # what is sealed is among them
     return rows
-
-
-def test_another_server_secret_is_told_and_a_new_token_mends_it(
-    teams: Teams, settings: Settings, secret_commit: str
-) -> None:
-    changed = settings.model_copy(update={"secret_key": "another"})
-    fleet = Fleet(changed, teams.sessions, teams.ours.queue.team, settings.home)
-    with pytest.raises(GatedModel, match="cannot be decrypted"):
-        fleet.submit(**body_of(secret_commit))
-    Teams(changed, teams.sessions, teams.ours.queue.team, teams.theirs.queue.team).set_token(fleet, OURS)
-    fleet.submit(**body_of(secret_commit))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from s3fs import S3FileSystem
 
 from core.settings import Settings
 from core.storage import LocalStore, Store, StoredFile, UploadPart, open_store
@@ -184,17 +183,6 @@ def test_a_link_does_not_lead_out_of_a_folder(tmp_path: Path, artifact: Path) ->
     (tmp_path / "store" / PREFIX / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(NotFound):
         store.open_range(PREFIX, "link", 0, 1)
-
-
-def test_large_files_go_in_several_parts(s3_settings: Settings, s3_service: S3FileSystem, tmp_path: Path) -> None:
-    content = os.urandom(2**20) * 35
-    store = open_store(s3_settings)
-    store.publish(write_artifact(tmp_path / "large", model_safetensors=content), PREFIX)
-    target = tmp_path / "fetched"
-    store.fetch(PREFIX, "model.safetensors", target)
-    assert target.read_bytes() == content
-    etag = s3_service.info(f"{s3_settings.store_url}/{PREFIX}/model.safetensors")["ETag"]
-    assert etag.strip('"').endswith("-3"), "not sent in parts of 16 MiB"
 
 
 def test_a_presigned_address_is_downloaded_from(s3_settings: Settings, artifact: Path) -> None:

@@ -124,19 +124,6 @@ def test_a_search_finds_the_winner_of_the_whole_grid_with_fewer_jobs(
     assert [(each.constraint, each.value) for each in missed.unmet] == [(limit, pytest.approx(reached))]
 
 
-def test_where_nothing_is_good_enough_it_says_how_near_the_nearest_came(
-    sweeps: Sweeps, search_body: dict[str, Any]
-) -> None:
-    search = search_body["search"] | {"subject_to": {"max_perplexity_ratio": 1.05}}
-    sweep_id = sweeps.submit(search_body | {"search": search})
-    sweep = sweeps.finish(sweep_id, known_ratio)
-    assert sweep.status == "failed" and sweep.error is not None and sweep.error.code == "constraints_not_met"
-    assert "perplexity_ratio is 1.1, and the limit is 1.05 (+0.05)" in sweep.error.message
-    outcome = sweeps.results(sweep_id).search
-    assert outcome is not None and outcome.number is None and outcome.nearest is not None
-    assert outcome.nearest.values["sparsity"] == 0.3 and outcome.jobs < 12
-
-
 def test_a_winner_of_cheap_probes_is_measured_in_full_and_the_next_best_taken_where_it_fails(
     sweeps: Sweeps, search_body: dict[str, Any]
 ) -> None:

@@ -128,14 +128,6 @@ def test_a_disabled_trigger_makes_none_until_it_is_enabled(trigger: Fixed) -> No
     assert trigger.hook().status_code == 201
 
 
-def test_a_preview_shows_the_job_and_makes_none(trigger: Fixed, viewer_key: str) -> None:
-    shown = trigger.api.post(f"{trigger.path}/preview", json=PAYLOAD, headers=bearer(viewer_key)).json()
-    assert shown["job"]["sparsity"] == 0.6 and shown["job"]["pattern"] == "unstructured"
-    assert shown["job"]["metadata"]["trigger"] == "nightly" and shown["estimate"]["peak_memory_bytes"] > 0
-    assert trigger.api.post(f"{trigger.path}/preview", json={}).json()["param"] == "commit"
-    assert trigger.jobs() == [] and trigger.firings() == []
-
-
 def test_a_trigger_over_its_rate_is_429_and_another_is_not(
     settings: Settings, member_key: str, trigger_body: dict[str, Any]
 ) -> None:

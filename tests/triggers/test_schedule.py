@@ -14,10 +14,8 @@ from core.database import transaction
 from core.service.triggers.context import TriggerContext
 from core.service.triggers.due import MOST_FAILURES
 from core.service.triggers.schedule import next_due
-from core.settings import Settings
 from tests.conftest import bearer
 from tests.triggers.conftest import Fixed, fire, make_trigger
-from worker.dispatcher.clock import DutyRun, make_duties
 
 NIGHTLY = {"cron": "0 3 * * *", "timezone": "Europe/Berlin"}
 
@@ -61,17 +59,6 @@ def test_times_that_passed_while_nothing_ran_are_fired_once_and_late(scheduled: 
     (firing,) = scheduled.firings()
     assert "late" in firing["note"] and "3 later due times" in firing["note"]
     assert due_at(scheduled) > now
-
-
-def test_the_duty_of_the_dispatcher_fires_what_is_due(
-    scheduled: Fixed, sessions: sessionmaker[Session], settings: Settings
-) -> None:
-    with transaction(sessions) as session:
-        session.execute(text("UPDATE triggers SET next_fire_at = now() - interval '1 second'"))
-    duty = next(duty for duty in make_duties(sessions, settings) if duty.name == "triggers")
-    assert duty.run(DutyRun(sessions, settings)) == 1
-    assert duty.run(DutyRun(sessions, settings)) is None
-    assert len(scheduled.jobs()) == 1
 
 
 def test_a_due_time_that_comes_again_makes_no_second_job(
@@ -145,11 +132,3 @@ def test_a_schedule_that_cannot_be_meant_is_refused(member_api: TestClient, trig
         answer = member_api.post("/v1/triggers", json={**trigger_body, "schedule": schedule})
         assert answer.status_code == 422 and says in answer.json()["detail"], answer.text
         assert answer.json()["param"].startswith("schedule.")
-
-
-def test_a_schedule_needs_defaults_for_what_no_payload_gives(
-    member_api: TestClient, trigger_body: dict[str, Any]
-) -> None:
-    answer = member_api.post("/v1/triggers", json={**trigger_body, "schedule": NIGHTLY})
-    assert (answer.status_code, answer.json()["param"]) == (422, "schedule")
-    assert "commit" in answer.json()["detail"] and "default" in answer.json()["detail"]

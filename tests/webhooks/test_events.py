@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.jobs import queue
-from core.service.webhooks import delivery_log, service
+from core.service.webhooks import delivery_log
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookEventRow
 from tests.jobs.conftest import NewJob
 from tests.webhooks.conftest import Count, Webhooks
@@ -68,19 +68,6 @@ def test_what_is_rolled_back_was_never_told(
         assert len(session.scalars(select(WebhookDeliveryRow)).all()) == 2
         begun.rollback()
     assert (count(WebhookEventRow), count(WebhookDeliveryRow)) == (1, 1)
-
-
-def test_an_event_nobody_wants_leaves_nothing(
-    webhooks: Webhooks, new_job: NewJob, count: Count, other_team: str, sessions: sessionmaker[Session]
-) -> None:
-    webhooks.add(URL, team=other_team)
-    webhooks.add(URL, types=["job.failed"])
-    webhooks.add(URL, metadata={"branch": "main"})
-    disabled = webhooks.add(URL)
-    with transaction(sessions) as session:
-        service.disable(session, disabled.id, "by hand")
-    new_job()
-    assert (count(WebhookEventRow), count(WebhookDeliveryRow)) == (0, 0)
 
 
 def test_filters_are_by_type_and_by_metadata_and_one_event_serves_all(webhooks: Webhooks, count: Count) -> None:
