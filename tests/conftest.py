@@ -85,7 +85,7 @@ LONG = (
     "tests/removals/",
     "tests/pipelines/",
     *("tests/methods/test_adapter_model", "tests/simulator/", "tests/gguf/", "tests/fuzz/", "tests/stores/"),
-    *("tests/webhooks/test_processes", "tests/sweeps/test_processes", "tests/plans/", "tests/client/test_prune"),
+    *("tests/webhooks/test_processes", "tests/plans/", "tests/client/test_prune"),
 )
 
 

@@ -7,7 +7,6 @@ from xdist.scheduler import LoadFileScheduling
 TOGETHER: Final = {
     "runners": (
         "tests/runner/",
-        "tests/discoveries/test_real_child.py",
         "tests/sources/test_jobs.py",
         "tests/worker/test_fork_server.py",
         "tests/worker/test_full_disk.py",

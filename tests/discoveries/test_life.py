@@ -1,12 +1,7 @@
 """The life of a discovery: from a model that nobody listed to a job that a worker takes."""
 
 import json
-import os
-import signal
 import socket
-import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,19 +11,13 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.service.discoveries import queue as discoveries
-from core.service.discoveries.requests import ask
-from core.service.discoveries.tables import DiscoveryRow
-from core.service.discoveries.versions import version_for
 from core.service.jobs import queue
 from core.service.jobs.queue import Claim
-from core.service.jobs.tables import JobRow
 from core.settings import Settings
 from secateur_wire.errors import DiscoveryFailed
-from tests.discoveries.conftest import CHILD, Fleet, NoteVersion
+from tests.discoveries.conftest import Fleet
 from tests.model_folders import write_alien
-from tests.worker.conftest import eventually
 
 
 def register(api: TestClient, folder: Path, name: str = "alien") -> dict[str, Any]:
@@ -191,44 +180,6 @@ def test_a_sweep_and_a_trigger_wait_until_it_is_discovered(api: TestClient, flee
     assert [each["values"]["method"] for each in known["skipped"]] == ["depth"], "it needs a calibration text"
 
 
-def test_a_sweep_fails_with_the_reason_for_which_its_model_is_refused(
-    api: TestClient, fleet: Fleet, alien: Path
-) -> None:
-    register(api, alien)
-    body = {"job": {"model": "alien", "method": "magnitude"}, "grid": {"sparsity": [0.5]}}
-    path = f"/v1/sweeps/{api.post('/v1/sweeps', json=body).raise_for_status().json()['id']}"
-    assert fleet.look("refuses") and fleet.advance() == 0
-    sweep = api.get(path).json()
-    assert sweep["status"] == "failed" and "no blocks" in sweep["error"]["message"]
-
-
-def test_a_worker_that_is_killed_while_its_child_looks_leaves_the_discovery_to_another(
-    api: TestClient, fleet: Fleet, alien: Path
-) -> None:
-    register(api, alien)
-    settings = fleet.settings.model_copy(update={"lease_seconds": 1.0, "lease_renew_seconds": 0.2})
-    script = (
-        "import sys; from core.database import session_factory; from core.settings import Settings; "
-        "from worker.supervisor.discoverer import Discoverer; "
-        "settings = Settings.model_validate_json(sys.stdin.read()); "
-        "Discoverer('worker_killed', settings, command=sys.argv[1:])"
-        ".take_next(session_factory(settings, 'worker'))"
-    )
-    worker = subprocess.Popen(
-        [sys.executable, "-c", script, sys.executable, str(CHILD), "hangs"], stdin=subprocess.PIPE
-    )
-    try:
-        assert worker.stdin is not None
-        worker.stdin.write(settings.model_dump_json().encode())
-        worker.stdin.close()
-        eventually(lambda: fleet.row().state == "running")
-    finally:
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.wait()
-    eventually(fleet.look)
-    assert fleet.row().state == "found" and fleet.row().worker_id == "worker_test"
-
-
 def test_a_team_may_have_only_so_many_that_are_not_over(
     api: TestClient, fleet: Fleet, settings: Settings, alien: Path
 ) -> None:
@@ -241,54 +192,3 @@ def test_a_team_may_have_only_so_many_that_are_not_over(
     assert api.post("/v1/models/inspect", json={"model": "alien"}).status_code == 202
     assert fleet.look()
     assert api.post("/v1/models/inspect", json={"model": "other"}).status_code == 202
-
-
-def test_workers_of_the_queue_say_which_library_looks(
-    api: TestClient, alien: Path, sessions: sessionmaker[Session], note: NoteVersion
-) -> None:
-    register(api, alien)
-    away = api.post("/v1/models/inspect", json={"model": "alien"})
-    assert (away.status_code, away.json()["code"]) == (503, "unavailable")
-    job = api.post("/v1/jobs", json={"model": "alien", "method": "magnitude", "sparsity": 0.5}).json()
-    assert job["status"] == "queued", "it waits for the first worker"
-    note("default", "5.9.1")
-    note("default", "5.10.0")
-    note("gpu", "5.24.0")
-    with transaction(sessions) as session:
-        assert [version_for(session, name) for name in ("default", "gpu", "other", None)] == [
-            "5.10.0",
-            "5.24.0",
-            "5.24.0",
-            "5.24.0",
-        ]
-        row = session.get_one(JobRow, job["id"])
-        assert session.get(DiscoveryRow, row.awaits_discovery) is None
-
-
-def test_a_tensor_whose_name_is_no_text_is_refused(api: TestClient, alien: Path) -> None:
-    header = json.dumps({"a\0b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    (alien / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    refused = api.post("/v1/models", json={"name": "alien", "path": str(alien)})
-    assert (refused.status_code, refused.json()["code"]) == (422, "corrupt_safetensors")
-
-
-def test_teams_take_turns(
-    sessions: sessionmaker[Session], settings: Settings, alien: Path, team: str, other_team: str
-) -> None:
-    model = describe_source(alien)
-    assert isinstance(model, UndiscoveredModel)
-    asked: list[str] = []
-    for number, asking in enumerate((team, team, other_team)):
-        with transaction(sessions) as session:
-            facts = model.model_dump(exclude={"content", "digest"})
-            other = UndiscoveredModel.of(model.config | {"number": number}, model.tensors, **facts)
-            asked.append(ask(session, asking, other, "5.24.0", settings).id)
-    taken: list[str] = []
-    for _ in asked:
-        with transaction(sessions) as session:
-            claimed = discoveries.claim(
-                session, worker_id="worker_a", transformers_version="5.24.0", lease_seconds=60, most_attempts=2
-            )
-            assert claimed is not None
-            taken.append(claimed.id)
-    assert taken == [asked[0], asked[2], asked[1]]

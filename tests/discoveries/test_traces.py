@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import func, select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker, undefer
 
 from core.database import transaction
@@ -15,7 +15,6 @@ from core.engine.architectures.classifier_architecture import TraceAnswer, Trace
 from core.engine.models.classifier import open_classifier
 from core.engine.pruning.classifier_trace import trace_classifier
 from core.pipeline.stages.trace import answer
-from core.service.questions.queue import MOST_ATTEMPTS
 from core.service.questions.tables import QuestionRow
 from core.service.registry.tables import ModelRow
 from core.settings import Settings
@@ -52,11 +51,9 @@ def _estimate(api: TestClient) -> dict[str, Any]:
     return estimate
 
 
-@pytest.fixture(params=["here", pytest.param("child", marks=pytest.mark.nightly)])
-def command(request: pytest.FixtureRequest, classifier: Path, tmp_path: Path) -> Sequence[str]:
-    """The child's command; that of one that says what was traced here, which loads no libraries."""
-    if request.param == "child":
-        return sys.executable, "-m", ClassifierTracer.module
+@pytest.fixture
+def command(classifier: Path, tmp_path: Path) -> Sequence[str]:
+    """The command of a child that says what was traced here, which loads no libraries."""
     passes = trace_classifier(open_classifier(classifier), (1, 28, 28))
     answer = tmp_path / "answer.json"
     answer.write_text(TraceAnswer(passes=passes).model_dump_json())
@@ -89,18 +86,3 @@ def test_the_child_finds_the_same_by_config_and_headers_alone(classifier: Path) 
     assert answered.error is None and answered.passes == trace_classifier(opened, (1, 28, 28))
     refused = answer(question.model_copy(update={"config": opened.raw_config | {"network": "none"}}))
     assert refused.passes is None and refused.error is not None and "none" in refused.error
-
-
-def test_a_trace_that_fails_is_tried_again_and_left_in_the_end(
-    api: TestClient, sessions: sessionmaker[Session], settings: Settings, store: Store, classifier: Path
-) -> None:
-    _register(api, classifier)
-    rough = _estimate(api)
-    tracer = ClassifierTracer(store, settings, command=[sys.executable, "-c", "print('a net, I think')"])
-    for attempt in range(1, MOST_ATTEMPTS + 1):
-        with transaction(sessions) as session:
-            session.execute(update(QuestionRow).values(due_at=func.clock_timestamp()))
-        assert tracer.take_next(sessions) and _question(sessions).attempts == attempt
-        assert not tracer.take_next(sessions), "not at once"
-    assert _question(sessions).due_at is None
-    assert _estimate(api) == rough

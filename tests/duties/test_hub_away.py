@@ -1,6 +1,5 @@
 """A hub that is away, silent or odd: it delays and uses up nothing of those who do not need it."""
 
-import json
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -20,9 +19,7 @@ from core.settings import Settings
 from core.storage import Store
 from secateur_wire.errors import HubUnavailable, UnknownModel
 from tests.duties.conftest import Dispatcher
-from tests.jobs.conftest import NewJob
 from tests.sources.hub_server import HubState, hub_server
-from tests.sweeps.conftest import Sweeps
 from tests.triggers.conftest import Fixed, fire, make_trigger
 from tests.worker.conftest import eventually
 
@@ -86,52 +83,6 @@ def test_a_silent_hub_delays_those_alone_who_name_something_there(
         assert (firing["outcome"], firing["error"]["code"]) == ("refused", "unknown_model")
 
 
-def test_a_silent_hub_delays_no_other_sweep_and_no_other_job(
-    sessions: Sessions,
-    settings: Settings,
-    store: Store,
-    team: str,
-    other_team: str,
-    new_job: NewJob,
-    job_body: dict[str, Any],
-    dispatcher: Dispatcher,
-    hub: HubState,
-) -> None:
-    answers = threading.Event()
-    hub.before_answer = lambda: answers.wait(60) and None
-    sweeps = Sweeps(sessions, settings, store, team)
-    waiting, local = (sweeps.submit({"job": job_body, "grid": {"sparsity": [0.3]}}) for _ in range(2))
-    on_hub = "body || jsonb_build_object('model', 'forest/oak')"
-    dispatcher.execute("UPDATE sweeps SET pinned = 'forest/oak' WHERE id = :id", id=waiting)
-    job, other = new_job(), new_job(other_team)
-    dispatcher.execute(
-        "UPDATE jobs SET awaits_discovery = 'disc_', dispatched_at = NULL, body = CAST(:body AS jsonb) WHERE id IN "
-        "(:job, :other)", body=json.dumps(job_body), job=job, other=other,
-    )  # fmt: skip
-    dispatcher.execute(f"UPDATE jobs SET body = {on_hub} WHERE id = :id", id=other)
-    try:
-        assert (dispatcher.run("sweeps"), dispatcher.run("discovered models")) == (1, 1), "while the hub says nothing"
-        assert sweeps.get(local).points.queued == 1
-        assert dispatcher.execute("SELECT awaits_discovery FROM jobs WHERE id = :id", id=job) == [(None,)]
-        eventually(lambda: len(hub.requests) == 2)
-    finally:
-        answers.set()
-    eventually(lambda: sweeps.get(waiting).points.failed == 1)
-    eventually(lambda: dispatcher.execute("SELECT status FROM jobs WHERE id = :id", id=other) == [("failed",)])
-
-
-def test_a_card_that_breaks_the_hubs_library_refuses_its_trigger_alone(
-    member_api: TestClient, body: dict[str, Any], dispatcher: Dispatcher, hub: HubState, context: TriggerContext
-) -> None:
-    hub.add("model", "forest/oak").commit({"config.json": b"{}"})
-    hub.describe = lambda info: info | {"cardData": {"self": 1}}
-    odd = make_hub_trigger(member_api, body, dispatcher, "oak")
-    local = make_trigger(member_api, body, name="local")
-    assert len(fire(context, due_at(local))) == 1
-    [firing] = odd.firings()
-    assert (firing["outcome"], firing["error"]["code"]) == ("refused", "unusable_model")
-
-
 def test_an_outage_keeps_a_due_time_until_the_next_one_and_disables_nothing(
     member_api: TestClient, body: dict[str, Any], dispatcher: Dispatcher, hub: HubState, context: TriggerContext
 ) -> None:
@@ -151,22 +102,6 @@ def test_an_outage_keeps_a_due_time_until_the_next_one_and_disables_nothing(
     assert all("missed" in each["note"] for each in firings)
     assert member_api.get(trigger.path).json()["enabled"]
     assert dispatcher.execute("SELECT failures FROM triggers") == [(0,)]
-
-
-def test_a_full_queue_delays_a_due_time_and_the_note_says_so(
-    member_api: TestClient, body: dict[str, Any], dispatcher: Dispatcher, context: TriggerContext
-) -> None:
-    trigger = make_trigger(member_api, body)
-    due = due_at(trigger)
-    dispatcher.execute("UPDATE teams SET max_queued = 0")
-    assert fire(context, due) == [] and trigger.firings() == []
-    assert fire(context, due + timedelta(seconds=1)) == [], "not before a pause"
-    dispatcher.execute("UPDATE teams SET max_queued = NULL")
-    dispatcher.execute("UPDATE row_failures SET retry_at = now(), failed_at = :due", due=due)
-    assert len(fire(context, due + timedelta(minutes=5))) == 1
-    [firing] = trigger.firings()
-    assert "fired 300 s late" in firing["note"] and "limit of 0 waiting jobs" in firing["note"]
-    assert "dispatcher" not in firing["note"] and dispatcher.failures() == {}
 
 
 def test_a_hub_that_does_not_answer_for_two_repositories_is_left_alone(settings: Settings, hub: HubState) -> None:

@@ -4,18 +4,12 @@ import json
 from ipaddress import ip_network
 from typing import Any
 
-import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import insert
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import seconds_from_now, transaction
-from core.service.duties.isolation import MOST_FAILURES, is_passing
-from core.service.jobs.tables import AttemptRow
+from core.service.duties.isolation import MOST_FAILURES
 from core.settings import Settings
 from core.storage import Store
-from secateur_wire.errors import HubUnavailable, QuotaExceeded, UnknownModel
 from tests.duties.conftest import Dispatcher
 from tests.jobs.conftest import NewJob
 from tests.sweeps.conftest import Sweeps
@@ -67,17 +61,6 @@ def test_sweeps(
     assert status == "failed" and "unexpected error" in error["message"] and dispatcher.failures() == {}
 
 
-def test_jobs_on_discovered_models(dispatcher: Dispatcher, new_job: NewJob, job_body: dict[str, Any]) -> None:
-    bad, good = new_job(), new_job()
-    _await_discovery(dispatcher, job_body)
-    dispatcher.refuse_writes("jobs", "UPDATE", f"OLD.id = '{bad}' AND NEW.status = 'queued'")
-    assert dispatcher.run("discovered models") == 1
-    assert dispatcher.execute("SELECT id FROM jobs WHERE awaits_discovery IS NULL") == [(good,)]
-    dispatcher.run_until_parked("discovered models")
-    [(status, error)] = dispatcher.execute("SELECT status, error FROM jobs WHERE id = :id", id=bad)
-    assert status == "failed" and error["code"] == "internal_error" and dispatcher.failures() == {}
-
-
 def test_webhooks(sessions: Sessions, settings: Settings, team: str, dispatcher: Dispatcher) -> None:
     webhooks = Webhooks(sessions, settings.model_copy(update=_LOOPBACK), team)
     with receiving() as receiver:
@@ -95,34 +78,6 @@ def test_webhooks(sessions: Sessions, settings: Settings, team: str, dispatcher:
     assert "5 times in a row" in str(webhooks.deliveries(webhook.id)[0].last_error)
 
 
-def test_totals(dispatcher: Dispatcher, sessions: Sessions, new_job: NewJob, team: str) -> None:
-    job = new_job()
-    _end_attempts(sessions, team, job, [{"fetch": "long"}, {"fetch": 1.0}, {"fetch": 2.0}])
-    dispatcher.run("totals")
-    assert dispatcher.execute("SELECT sum(attempts) FROM attempt_totals") == [(2,)]
-    assert set(dispatcher.failures()) == {f"{job}/1"}
-    _end_attempts(sessions, team, job, [{"fetch": 1.0}], first=4)
-    dispatcher.run("totals")
-    assert dispatcher.execute("SELECT sum(attempts) FROM attempt_totals") == [(3,)], "all at once again, but for it"
-    dispatcher.run_until_parked("totals")
-    assert dispatcher.execute("SELECT count(*) FROM job_attempts WHERE NOT counted") == [(0,)]
-    assert dispatcher.totals("totals") == (MOST_FAILURES, 1)
-
-
-def test_estimates(dispatcher: Dispatcher, new_job: NewJob) -> None:
-    bad, good = new_job(queue="strange"), new_job()
-    dispatcher.execute("UPDATE jobs SET needs_memory_bytes = 1000")
-    dispatcher.execute(
-        "INSERT INTO peak_ratios (queue, method, memory) VALUES ('strange', 'magnitude', 1e300),"
-        " ('default', 'magnitude', 0.5)"
-    )
-    dispatcher.run("estimates")
-    needs = "SELECT id, needs_memory_bytes, is_corrected FROM jobs ORDER BY is_corrected"
-    assert dispatcher.execute(needs) == [(bad, 1000, False), (good, 500, True)]
-    dispatcher.run_until_parked("estimates")
-    assert (bad, 1000, True) in dispatcher.execute(needs) and dispatcher.totals("estimates") == (MOST_FAILURES, 1)
-
-
 def test_leases(dispatcher: Dispatcher, new_job: NewJob, sessions: Sessions, team: str) -> None:
     bad, good = new_job(), new_job()
     dispatcher.execute("UPDATE jobs SET status = 'running', attempt = 1, lease_expires_at = now(), worker_id = 'w'")
@@ -134,19 +89,6 @@ def test_leases(dispatcher: Dispatcher, new_job: NewJob, sessions: Sessions, tea
     assert dispatcher.totals("leases") == (MOST_FAILURES, 1)
     [(hours,)] = dispatcher.execute("SELECT extract(epoch FROM retry_at - now()) / 3600 FROM row_failures")
     assert 23 < hours <= 24, "nobody can end it: it is tried again after a day"
-
-
-def test_retention(dispatcher: Dispatcher, team: str, other_team: str) -> None:
-    for each, policy in ((team, '{"keep": 1}'), (other_team, '{"keep_days": 1}')):
-        dispatcher.execute(
-            "INSERT INTO retention_policies (team_id, policy) VALUES (:team, CAST(:policy AS jsonb))",
-            team=each, policy=policy,
-        )  # fmt: skip
-    dispatcher.run("retention")
-    assert set(dispatcher.failures()) == {team}
-    dispatcher.run_until_parked("retention")
-    [(of, details)] = dispatcher.execute("SELECT team_id, details FROM audit WHERE action = 'retention.fail'")
-    assert of == team and "5 times in a row" in details["reason"]
 
 
 def test_reasons_that_pass_park_nothing(
@@ -164,28 +106,9 @@ def test_reasons_that_pass_park_nothing(
     assert dispatcher.run("discovered models") == 1 and dispatcher.failures() == {}
 
 
-def test_a_value_that_no_database_takes_is_no_passing_reason(dispatcher: Dispatcher) -> None:
-    with pytest.raises(DBAPIError) as caught:
-        dispatcher.execute("SELECT CAST(:value AS text)", value="\0")
-    assert not is_passing(caught.value)
-    assert is_passing(HubUnavailable("away")) and is_passing(QuotaExceeded("full", retry_after=1))
-    assert not is_passing(UnknownModel("none")) and not is_passing(KeyError("timezone"))
-
-
 def _await_discovery(dispatcher: Dispatcher, body: dict[str, Any]) -> None:
     """Have all jobs wait for a discovery that is over."""
     dispatcher.execute(
         "UPDATE jobs SET awaits_discovery = 'disc_', dispatched_at = NULL, body = CAST(:body AS jsonb)",
         body=json.dumps(body),
     )
-
-
-def _end_attempts(sessions: Sessions, team: str, job: str, stages: list[dict[str, Any]], first: int = 1) -> None:
-    with transaction(sessions) as session:
-        for number, each in enumerate(stages, first):
-            session.execute(
-                insert(AttemptRow).values(
-                    job_id=job, attempt=number, team_id=team, queue="default", method="magnitude", worker_id="w",
-                    ended_at=seconds_from_now(0), outcome="succeeded", stages=each,
-                )
-            )  # fmt: skip

@@ -8,12 +8,10 @@ import pytest
 from sqlalchemy import func, select, update
 
 from core.database import seconds_from_now, transaction
-from core.measurements.measurement import Measurement
 from core.pipeline.messages import CountAnswer, CountedTokens, CountQuestion, TextSource
 from core.pipeline.stages.count_tokens import answer
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.service import submit
-from core.service.plans import vocabulary
 from core.service.questions.queue import MOST_ATTEMPTS, forget_unused
 from core.service.questions.tables import QuestionRow
 from core.service.token_counts import COUNT
@@ -22,13 +20,11 @@ from secateur_wire.base import JsonObject
 from secateur_wire.errors import SecateurError
 from secateur_wire.plans import Plan, PlanChoice
 from tests.plans.desk import MODELS, Desk
-from tests.plans.models import add_set
 from tests.runner.test_vocabulary import TOKENS, write_text, write_trained
 from worker.supervisor.secluded_child import ask_child
 from worker.supervisor.token_counter import TokenCounter
 
 WORDS, ROW = 49152, 576
-AUTO = {"tokens": "auto"}
 USED = CountedTokens(used=20_000, tokens=400_000, least=400, kept=20_032)
 GONE = (WORDS - USED.kept) * ROW / MODELS["smol"].parameters
 
@@ -121,82 +117,6 @@ def test_a_job_that_a_count_shows_to_be_impossible_is_refused(desk: Desk, tmp_pa
     assert error.param == "model" and "code of its own" in error.message
 
 
-def test_more_than_the_tokens_goes_by_a_method_beside_them(desk: Desk, tmp_path: Path) -> None:
-    before = desk.plan("smol", "speed", amount=0.3)
-    _count(desk, tmp_path)
-    planned = desk.plan("smol", "speed", amount=0.3)
-    assert planned.job["method"] == "frontier" and planned.job["vocabulary"] == AUTO
-    assert planned.job["sparsity"] == pytest.approx(0.3 - GONE, abs=1e-4)
-    figures = [each.figures["perplexity_ratio"].estimate for each in (planned, before)]
-    assert figures[0] < figures[1], "the blocks lose less"
-    assert planned.figures["bytes_ratio"].estimate == pytest.approx(0.7, abs=0.02)
-    assert "Before that the tokens go that the text does not use, with 12.5 % of the" in planned.summary
-    kept = desk.plan("smol", "speed", keep_quality=1.2)
-    assert "vocabulary" not in kept.job and "With keep_quality all tokens stay" in _choice(kept, "vocabulary").reason
-    zeros = desk.plan("smol", "size", amount=0.4)
-    assert zeros.job["vocabulary"] == AUTO and zeros.job["pattern"] == "unstructured"
-    assert zeros.figures["bytes_ratio"].estimate == pytest.approx(0.6, abs=1e-3)
-    assert desk.refusal("smol", "speed", amount=0.95).param == "amount"
-
-
-def test_a_quality_that_the_method_cannot_keep_is_kept_by_tokens_alone(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert desk.refusal("smol", "speed", keep_quality=1.001).param == "keep_quality"
-    _count(desk, tmp_path)
-    assert desk.refusal("smol", "speed", keep_quality=1.001).param == "keep_quality", "other text was measured to lose"
-    monkeypatch.setattr(vocabulary, "measurements", lambda table: ())
-    planned = desk.plan("smol", "speed", keep_quality=1.001)
-    assert planned.job["method"] == "vocabulary" and planned.job["gates"] == {"max_perplexity_ratio": 1.001}
-
-
-def test_tokens_that_are_worth_little_or_cannot_go_stay(desk: Desk, tmp_path: Path) -> None:
-    refusal = CountAnswer(refusal="its tokenizer has code of its own")
-    _count(desk, tmp_path, refusal)
-    planned = desk.plan("smol", "speed")
-    assert planned.job["method"] == "frontier" and "vocabulary" not in planned.job
-    assert _choice(planned, "vocabulary").reason == "no tokens can go: its tokenizer has code of its own"
-    with transaction(desk.sessions) as session:
-        few = USED.model_copy(update={"kept": WORDS - 6400})
-        session.execute(update(QuestionRow).values(answer=CountAnswer(counted=few).model_dump(mode="json")))
-    planned = desk.plan("smol", "speed")
-    assert "vocabulary" not in planned.job and "too little" in _choice(planned, "vocabulary").reason
-    assert all(each.field != "vocabulary" for each in desk.plan("large", "speed").choices), "4 % of its parameters"
-    assert all(each.field != "vocabulary" for each in desk.plan("smol", "sparsity").choices)
-
-
-def test_what_other_texts_lose_is_said_by_measurements(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = Measurement.model_validate(
-        {
-            "model": {"name": "smollm2-135m", "family": "Llama", "parameters": 134515008},
-            "method": "vocabulary",
-            "pattern": "structured",
-            "parameters": {"tokens": "auto"},
-            "calibration_tokens": 469000,
-            "sparsity": 0.09,
-            "perplexity": {"in_domain": {"mean": 0.998}, "out_of_domain": {"mean": 1.04}},
-            "seconds": {"mean": 60},
-            "processor_seconds": {"mean": 60},
-            "peak_bytes": 10**9,
-            "machine": "a machine",
-            "threads": 2,
-            "measured": "2026-12-01",
-            "releases": "0.1.0",
-        }
-    )
-    monkeypatch.setattr(vocabulary, "measurements", lambda table: (row,) if table == "vocabulary" else ())
-    _count(desk, tmp_path)
-    planned = desk.plan("smol", "speed")
-    figure = planned.figures["perplexity_ratio"]
-    assert (figure.estimate, figure.high) == (0.998, 1.04)
-    assert (
-        "0.998 times the perplexity was measured on other text of its kind, 1.04 on other kinds"
-        in _choice(planned, "parameters.tokens").reason
-    )
-
-
 def test_a_count_that_fails_is_tried_again_and_unused_ones_are_forgotten(desk: Desk, tmp_path: Path) -> None:
     desk.plan("smol", "speed")
     counter = TokenCounter(desk.store, desk.settings, command=(sys.executable, "-c", "raise SystemExit(1)"))
@@ -211,14 +131,6 @@ def test_a_count_that_fails_is_tried_again_and_unused_ones_are_forgotten(desk: D
             update(QuestionRow).where(QuestionRow.kind == COUNT.name).values(used_at=seconds_from_now(-100 * 86400))
         )
         assert forget_unused(session) == 1
-
-
-def test_counts_are_kept_by_the_contents_of_texts(desk: Desk, tmp_path: Path) -> None:
-    _count(desk, tmp_path)
-    with transaction(desk.sessions) as session:
-        add_set(session, desk.team, "same-train", characters=5_000_000)
-    assert desk.plan("smol", "speed", dataset="same-train").job["method"] == "vocabulary", "the same content"
-    assert len(_rows(desk)) == 1
 
 
 def test_the_child_counts_as_a_job_chooses(tmp_path: Path, settings: Settings) -> None:

@@ -24,7 +24,7 @@ PART_BYTES = 3000
 class PushedHub(HubState):
     """`writers` may write to the namespace of each token; `sent` counts the bodies of large files by SHA-256;
     `authorizations` are all that were seen. With `hold_after` set, that many large files are taken; the next one is
-    held until `release`, then lost; `refuse_large_files` are statuses for the next ones.
+    held until `release`, then lost.
     """
 
     writers: dict[str, str] = field(default_factory=dict)
@@ -34,7 +34,6 @@ class PushedHub(HubState):
     messages: list[str] = field(default_factory=list)
     commits_made: int = 0
     refuse_commit: int | None = None
-    refuse_large_files: list[int] = field(default_factory=list)
     hold_after: int | None = None
     is_holding: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
@@ -153,8 +152,6 @@ class PushHandler(Handler):
             self.state.is_holding.set()
             self.state.release.wait(60)
             raise Refusal(503, None)
-        if self.state.refuse_large_files:
-            raise Refusal(self.state.refuse_large_files.pop(0), None)
         self.state.on_large_file(oid)
         if part:
             self.state.parts.setdefault(oid, {})[int(part)] = self._body

@@ -121,13 +121,6 @@ def test_large_files_go_in_parts(
     assert keys(s3_service, "parts") == files
 
 
-def test_a_bucket_that_is_not_there(to_bucket: Bucket) -> None:
-    failed = to_bucket("", to="s3://nobodys-bucket/x")
-    assert failed["status"] == "failed" and failed["attempt"] == 1
-    assert (failed["error"]["code"], failed["error"]["param"]) == ("destination_refused", "to")
-    assert failed["error"]["message"] == "there is no bucket 'nobodys-bucket'"
-
-
 def test_keys_that_are_not_good(to_bucket: Bucket, s3_endpoint: str) -> None:
     reset = f"{s3_endpoint}/moto-api/reset-auth"
     httpx.post(reset, content=b"0").raise_for_status()  # from now on keys are looked at
@@ -137,15 +130,3 @@ def test_keys_that_are_not_good(to_bucket: Bucket, s3_endpoint: str) -> None:
         httpx.post(reset, content=b"inf").raise_for_status()
     assert (failed["status"], failed["error"]["param"]) == ("failed", "access_key")
     assert failed["error"]["code"] == "destination_refused"
-
-
-def test_a_service_that_does_not_answer_is_tried_again(to_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.service.publications.queue.MOST_ATTEMPTS", 2)
-
-    def unreachable(self: S3FileSystem, method: str, *args: Any, **kwargs: Any) -> Any:
-        raise ConnectionRefusedError("no route")
-
-    monkeypatch.setattr(S3FileSystem, "call_s3", unreachable)
-    failed = to_bucket("down")
-    assert (failed["status"], failed["attempt"]) == ("failed", 2)
-    assert failed["error"]["code"] == "destination_unavailable"

@@ -14,7 +14,6 @@ from core.database import transaction
 from core.pipeline.reports.manifest import finalise
 from core.pipeline.reports.report import Report
 from core.service.publications import queue
-from core.service.publications.run import publish_waiting
 from core.service.publications.service import sealed
 from core.service.publications.tables import PublicationRow
 from core.settings import Settings
@@ -71,15 +70,6 @@ def test_an_artifact_from_the_hub_still_proves_itself(
     for name, content in there.items():
         (fetched / name).write_bytes(content)
     assert verify_artifact(fetched, [public_key(key).pem]).files == len(files) - 1
-
-
-def test_a_branch_is_made_and_a_public_repository_where_asked(
-    hub: PushedHub, publish: Publish, carry_out: CarryOut
-) -> None:
-    done = carry_out(publish(revision="half", private=False)["id"])
-    assert done["status"] == "succeeded"
-    assert set(hub.files("acme/pruned", "half")) == {*FILES, ".gitattributes"}
-    assert set(hub.files("acme/pruned")) == {".gitattributes"} and not hub.repositories["model", "acme/pruned"].private
 
 
 def test_published_again_it_is_the_same_commit(hub: PushedHub, publish: Publish, carry_out: CarryOut) -> None:
@@ -182,45 +172,3 @@ def test_an_artifact_that_is_published_is_not_deleted(api: TestClient, publish: 
     assert refused.status_code == 409 and asked["id"] in refused.json()["detail"]
     api.post(f"/v1/publications/{asked['id']}/cancel").raise_for_status()
     assert api.delete(f"/v1/jobs/{job}/artifacts").status_code == 204
-
-
-def test_a_file_storage_that_refuses_for_a_while_is_tried_again(
-    hub: PushedHub, publish: Publish, carry_out: CarryOut
-) -> None:
-    """As it does where the address it was sent to is too old."""
-    hub.refuse_large_files = [403]
-    done = carry_out(publish()["id"])
-    assert (done["status"], done["attempt"], done["error"]) == ("succeeded", 2, None)
-
-
-def test_another_secret_of_the_server_is_told(
-    hub: PushedHub, publish: Publish, sessions: Sessions, settings: Settings, api: TestClient
-) -> None:
-    asked = publish()
-    publish_waiting(sessions, settings.model_copy(update={"secret_key": "another"}))
-    failed = api.get(f"/v1/publications/{asked['id']}").json()
-    assert failed["status"] == "failed" and "secret has changed" in failed["error"]["message"]
-
-
-def test_a_destination_that_cannot_be_read_fails_alone(
-    hub: PushedHub, publish: Publish, carry_out: CarryOut, sessions: Sessions, api: TestClient
-) -> None:
-    bad, good = publish()["id"], publish(to="hub:acme/other")["id"]
-    with transaction(sessions) as session:
-        session.execute(update(PublicationRow).where(PublicationRow.id == bad).values(destination={"kind": "ftp"}))
-    assert carry_out(good)["status"] == "succeeded"
-    with transaction(sessions) as session:
-        row = session.get_one(PublicationRow, bad)
-        assert row.status == "failed" and row.error is not None and row.error["code"] == "internal_error"
-        place, job_id = row.place, row.job_id
-    shown = api.get(f"/v1/jobs/{job_id}/publications").json()["data"]
-    assert {each["id"]: each["to"] for each in shown} == {bad: place, good: "hub:acme/other"}
-
-
-def test_an_answer_that_the_hubs_library_cannot_read_is_told(
-    hub: PushedHub, publish: Publish, carry_out: CarryOut
-) -> None:
-    hub.describe = lambda info: info | {"cardData": {"self": 1}}
-    done = carry_out(publish()["id"])
-    assert (done["status"], done["error"]["code"]) == ("failed", "destination_refused")
-    assert "cannot be read (TypeError)" in done["error"]["message"]

@@ -68,12 +68,6 @@ def test_only_what_succeeded_has_an_artifact_to_publish(
     assert refused.status_code == 409 and "left no artifact to publish" in refused.json()["detail"]
 
 
-def test_an_artifact_that_was_deleted(api: TestClient, job: str) -> None:
-    api.delete(f"/v1/jobs/{job}/artifacts").raise_for_status()
-    refused = api.post(f"/v1/jobs/{job}/publish", json=HUB)
-    assert (refused.status_code, refused.json()["code"]) == (409, "no_artifact")
-
-
 def test_one_publication_at_a_time_to_one_place(api: TestClient, job: str, publish: Publish) -> None:
     first = publish()
     refused = api.post(f"/v1/jobs/{job}/publish", json=HUB)
@@ -81,25 +75,6 @@ def test_one_publication_at_a_time_to_one_place(api: TestClient, job: str, publi
     others = [publish(revision="other"), publish(to="hub:acme/elsewhere")]
     listed = api.get(f"/v1/jobs/{job}/publications").json()["data"]
     assert [each["id"] for each in listed] == [others[1]["id"], others[0]["id"], first["id"]]
-
-
-def test_the_same_request_publishes_once_and_another_token_is_another_request(
-    api: TestClient, job: str, publish: Publish
-) -> None:
-    once = {"Idempotency-Key": "once"}
-    path = f"/v1/jobs/{job}/publish"
-    first, again = (api.post(path, json=HUB, headers=once) for _ in range(2))
-    assert first.json() == again.json() and again.headers["Idempotency-Replayed"] == "true"
-    other = api.post(path, json={**HUB, "token": "hf_another"}, headers=once)
-    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
-
-
-def test_what_is_over_cannot_be_cancelled(api: TestClient, publish: Publish, sessions: Sessions) -> None:
-    made = publish()["id"]
-    with transaction(sessions) as session:
-        session.execute(update(PublicationRow).values(status="succeeded", credentials=None))
-    refused = api.post(f"/v1/publications/{made}/cancel")
-    assert refused.status_code == 409 and "has succeeded" in refused.json()["detail"]
 
 
 def test_after_a_day_it_is_given_up_and_its_credentials_go(
@@ -113,26 +88,3 @@ def test_after_a_day_it_is_given_up_and_its_credentials_go(
     assert (given_up["status"], given_up["error"]["code"]) == ("failed", "publication_expired")
     with transaction(sessions) as session:
         assert session.get_one(PublicationRow, made).credentials is None
-
-
-def test_a_destination_that_nobody_can_read_ends_with_a_reason(
-    api: TestClient, publish: Publish, sessions: Sessions, settings: Settings
-) -> None:
-    made = publish()["id"]
-    with transaction(sessions) as session:
-        session.execute(update(PublicationRow).values(destination={"kind": "of a later release"}))
-    publish_waiting(sessions, settings)
-    ended = api.get(f"/v1/publications/{made}").json()
-    assert ended["status"] == "failed" and "unexpected error" in ended["error"]["message"]
-
-
-def test_who_published_what_where_is_in_the_trail(
-    api: TestClient, publish: Publish, sessions: Sessions, settings: Settings, job: str
-) -> None:
-    made = publish(token="hf_revoked")["id"]
-    publish_waiting(sessions, settings)
-    failed, asked = api.get("/v1/audit", params={"object_id": made}).json()["data"]
-    assert (asked["action"], asked["address"]) == ("publication.create", "testclient")
-    assert asked["actor"].startswith("key:") and asked["details"] == {"job": job, "to": "hub:acme/pruned@main"}
-    assert (failed["action"], failed["actor"]) == ("publication.fail", "dispatcher")
-    assert failed["details"] == {"job": job, "to": "hub:acme/pruned", "error": "destination_refused"}

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from secateur_wire.errors import DiskFull, ModelTooLarge
-from tests.worker.conftest import eventually
 from worker.node_cache import NodeCache
 
 _HOLD = """
@@ -83,12 +82,6 @@ def test_an_entry_held_for_filling_is_seen_by_nobody_and_not_removed(cache: Node
     assert there(cache, 1, 2) == [1]
 
 
-def test_an_entry_that_others_use_is_there_for_whoever_comes_to_fill_it(cache: NodeCache) -> None:
-    add(cache, 1, 500)
-    with cache.find(key(1)) or pytest.fail("not there"), cache.fill(key(1), 500) as folder:
-        assert folder is None
-
-
 def test_what_a_failed_fill_left_is_there_for_the_next_and_may_be_removed(cache: NodeCache) -> None:
     def fail(number: int, size: int) -> None:
         with cache.fill(key(number), size) as folder:
@@ -121,26 +114,3 @@ def test_reclaiming_frees_the_disk_as_far_as_asked(cache: NodeCache) -> None:
         assert there(cache, 1, 2) == [2]
     cache.reclaim(2**62)
     assert there(cache, 1, 2) == []
-
-
-def test_a_removal_that_was_cut_off_is_finished(cache: NodeCache) -> None:
-    add(cache, 1, 300)
-    left = cache._root / "removed-by-a-process-that-was-killed"
-    left.mkdir()
-    (left / "weights").write_bytes(b"x")
-    add(cache, 2, 300)
-    assert not left.exists()
-
-
-def test_two_processes_fill_one_entry_in_turn(cache: NodeCache, tmp_path: Path) -> None:
-    program = (
-        "import sys, time, os\nfrom pathlib import Path\nfrom worker.node_cache import NodeCache\n"
-        f"with NodeCache(Path({str(cache._root)!r}), max_bytes=1000).fill({key(1)!r}, 100) as folder:\n"
-        "    print('nothing to do' if folder is None else 'filled', flush=True)\n"
-        "    if folder is not None:\n        (folder / 'x').write_bytes(b'x'); time.sleep(0.5)\n"
-    )
-    both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = sorted(process.communicate(timeout=60)[0].strip() for process in both)
-    assert said == ["filled", "nothing to do"]
-    assert eventually(lambda: there(cache, 1)) == [1]
-    assert list((cache._root / "partial").iterdir()) == []

@@ -6,16 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from core.engine.architectures.description import inspect_folder
-from core.engine.datasets.token_windows import calibration_windows, starts_with_bos
-from core.engine.models import self_text
-from core.engine.models.accelerator import CPUBackend
+from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.self_text import generate_documents
 from core.pipeline.messages import ModelPlace
 from core.pipeline.stages.run import run_stage
 from core.pipeline.stages.write.spec import WriteSpec
 from core.progress import Progress
-from secateur_wire.errors import NotFiniteWeights, OutOfMemory, UnusableModel
 from tests.engine.watching import Watching
 from tests.sources.conftest import write_wordy_model
 
@@ -37,28 +33,6 @@ def model(folder: Path) -> PreTrainedModel:
 def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     return loaded
-
-
-def write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int = 0, at_once: int = 8) -> list[str]:
-    tokens = SAMPLES * LENGTH
-    return list(generate_documents(model, tokenizer, tokens=tokens, length=LENGTH, seed=seed, at_once=at_once))
-
-
-def test_there_is_enough_for_the_windows_it_was_written_for(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    documents = write(model, tokenizer)
-    windows = calibration_windows(documents, tokenizer, samples=SAMPLES, length=LENGTH, seed=0, name="self")
-    assert windows.shape == (SAMPLES, LENGTH)
-    assert len(documents) < 3 * SAMPLES  # not much more than was needed
-
-
-def test_a_seed_repeats_it_and_another_writes_something_else(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    first = write(model, tokenizer)
-    assert write(model, tokenizer) == first
-    assert not set(write(model, tokenizer, seed=2**31)) & set(first)
 
 
 @torch.inference_mode()
@@ -90,35 +64,6 @@ def _chi_square(words: list[int], probability_V: torch.Tensor) -> float:
     observed = torch.bincount(torch.tensor(words), minlength=len(expected)).float()
     kept = expected > 5
     return float(((observed - expected)[kept] ** 2 / expected[kept]).sum() / (kept.sum() - 1))
-
-
-def test_a_model_that_ends_every_text_at_once_is_refused(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    model.config.eos_token_id = list(range(96))
-    with pytest.raises(UnusableModel, match="too little text"):
-        write(model, tokenizer)
-
-
-def test_a_model_without_sense_is_refused(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    with torch.no_grad():
-        model.get_output_embeddings().weight[5, 0] = torch.inf
-    with pytest.raises(NotFiniteWeights):
-        write(model, tokenizer)
-
-
-def test_a_model_that_does_not_fit_in_memory_is_refused_with_the_figures(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    description = inspect_folder(folder)
-    monkeypatch.setattr(CPUBackend, "free_bytes", lambda self: 1000)
-    with pytest.raises(OutOfMemory, match="1000 are free on cpu") as caught:
-        self_text.sequences_at_once(description, 16, torch.device("cpu"))
-    assert "Name a dataset instead" in caught.value.message
-    monkeypatch.setattr(CPUBackend, "free_bytes", lambda self: 2 * description.bytes)
-    few = self_text.sequences_at_once(description, 16, torch.device("cpu"))
-    monkeypatch.undo()
-    assert 0 < few < self_text.sequences_at_once(description, 16, torch.device("cpu"))
 
 
 def test_after_a_kill_it_goes_on_after_the_last_batch_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:

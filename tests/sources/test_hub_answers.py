@@ -4,14 +4,12 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from core.service.sources.hub import Hub
 from core.service.sources.hub_search import HubSearch
 from core.settings import Settings
 from secateur_wire.errors import SecateurError
-from tests.conftest import bearer
 from tests.sources.hub_server import HubState
 
 ODD: list[Any] = [None, True, 0, -1, 1e400, "", "\0", "x" * 300, [], [[]], {}, {"": None}, {"a": [1]}, 2**70, [None]]
@@ -79,14 +77,3 @@ def test_a_search_answered_in_any_shape_finds_nothing_or_what_can_be_read(node: 
     for answer in (b"[" * 200_000, b"{}", b"\xff", b'[{"id": 1}, {"id": "a/b", "downloads": {}}, null, 7]', b""):
         hub.found = answer
         assert [each.name for each in HubSearch(settings).search("oak")] in ([], ["a/b"])
-
-
-def test_inspecting_a_model_with_such_a_card_answers_a_named_error(
-    live_api: httpx.Client, member_key: str, hub: HubState
-) -> None:
-    hub.add("model", "forest/oak").commit({"config.json": b"{}"})
-    for card in ({"self": 1}, {"ignore_metadata_errors": True}):
-        hub.describe = lambda info, card=card: info | {"cardData": card}  # type: ignore[misc]
-        answer = live_api.post("/v1/models/inspect", json={"model": "forest/oak"}, headers=bearer(member_key))
-        assert (answer.status_code, answer.json()["code"]) == (422, "unusable_model"), answer.text
-        assert "forest/oak" in answer.json()["detail"]

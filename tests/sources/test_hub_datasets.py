@@ -17,15 +17,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.pipeline.messages import ModelSource, TextSource
 from core.service.jobs.tables import JobRow
-from core.service.registry.schemas import DatasetBody
-from core.service.registry.service import read_dataset, register_dataset
 from core.service.sources.hub import Hub
 from core.service.sources.hub_datasets import find_hub_dataset
 from core.service.sources.references import HubText
 from core.settings import Settings
 from secateur_wire.errors import SecateurError
 from tests.chat import add_template, conversation
-from tests.model_folders import write_text
 from tests.sources.conftest import add_wikitext, card, json_lines, parquet, sources_of
 from tests.sources.hub_server import HubState
 from worker.supervisor.inputs import JobInputs
@@ -109,14 +106,13 @@ def _tar() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "rows",
+    ("form", "rows"),
     [
-        [conversation(f"question {number}", f"answer {number}") | {"source": "web"} for number in range(30)],
-        [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in range(30)],
+        ("jsonl", [conversation(f"question {number}", f"answer {number}") | {"source": "web"} for number in range(30)]),
+        ("parquet", [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in range(30)]),
     ],
     ids=["messages and a column of text", "prompts and completions"],
 )
-@pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_conversations_are_known_by_their_columns_and_rendered_by_the_models_template(
     form: str, rows: list[dict[str, Any]], fetch: Fetch, hub: HubState, tmp_path: Path
 ) -> None:
@@ -171,12 +167,6 @@ def test_a_small_file_that_unpacks_to_a_terabyte_takes_no_more_memory_than_a_fet
     assert refused.value.problem()["code"] == "unusable_dataset"
 
 
-def test_connections_that_break_do_not_end_it(fetch: Fetch, hub: HubState) -> None:
-    hub.add("dataset", "org/set").commit({"train.parquet": parquet(TRAIN)})
-    hub.drops["train.parquet"] = [10, 1000]
-    assert documents(fetch("org/set"))[0] == TRAIN[0] and hub.drops["train.parquet"] == []
-
-
 def test_a_request_is_checked_against_what_the_dataset_says_of_itself(
     api: TestClient, hub: HubState, job_body: dict[str, Any], sessions: sessionmaker[Session]
 ) -> None:
@@ -205,35 +195,3 @@ def test_a_request_is_checked_against_what_the_dataset_says_of_itself(
     hub.down = True
     assert submit("Salesforce/wikitext:wikitext-2-raw-v1")[0] == 201  # asked a moment ago
     assert submit("org/other")[1]["code"] == "hub_unavailable"
-
-
-@pytest.mark.parametrize(
-    "choice",
-    [{"vocabulary": {"datasets": ["wikitext"]}}, {"method": "vocabulary", "parameters": {"datasets": ["wikitext"]}}],
-)
-def test_tokens_are_counted_on_texts_of_the_hub(
-    api: TestClient, hub: HubState, job_body: dict[str, Any], sessions: sessionmaker[Session], choice: dict[str, Any]
-) -> None:
-    commit = add_wikitext(hub, TRAIN, TEST)
-    sparsity = None if "method" in choice else job_body["sparsity"]
-    response = api.post("/v1/jobs", json=job_body | {"sparsity": sparsity} | choice)
-    assert response.status_code == 201, response.text
-    with transaction(sessions) as session:
-        counted = session.scalars(select(JobRow.sources)).one()["vocabulary"]
-    assert [each["revision"] for each in counted if each["kind"] == "hub"] == [commit]
-
-
-def test_a_registered_text_of_the_same_name_goes_first(
-    api: TestClient,
-    hub: HubState,
-    job_body: dict[str, Any],
-    sessions: sessionmaker[Session],
-    settings: Settings,
-    team: str,
-) -> None:
-    hub.down = True
-    file = write_text(settings.datasets_root / "mine.txt")
-    with transaction(sessions) as session:
-        register_dataset(session, team, read_dataset(DatasetBody(name="wikitext", path=str(file.resolve())), settings))
-    changed = job_body | {"calibration": {"dataset": "wikitext", "samples": 4, "sequence_length": 16}}
-    assert api.post("/v1/jobs", json=changed).status_code == 201

@@ -12,9 +12,7 @@ from core.service.sources.hub import Hub
 from core.service.sources.hub_datasets import find_hub_dataset
 from core.service.sources.references import HubImages
 from core.settings import Settings
-from secateur_wire.errors import SecateurError
 from tests.image_sets import grays
-from tests.sources.conftest import parquet
 from tests.sources.hub_server import HubState
 from worker.supervisor.inputs import JobInputs
 
@@ -63,11 +61,3 @@ def test_a_split_becomes_one_file_of_images_and_named_labels(fetch: Fetch, hub: 
     assert images.origin["revision"] == commit and images.origin["split"] == "train"
     hub.served.clear()
     assert fetch("org/answers") == images and not hub.served
-
-
-def test_a_set_without_images_is_refused(fetch: Fetch, hub: HubState) -> None:
-    hub.add("dataset", "org/songs").commit({"train.parquet": parquet(["la", "li"], column="lyrics")})
-    with pytest.raises(SecateurError) as caught:
-        fetch("org/songs")
-    problem = caught.value.problem()
-    assert problem["code"] == "unusable_dataset" and "no column 'image'" in problem["message"]

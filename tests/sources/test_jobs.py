@@ -2,27 +2,21 @@
 store; and fetches that are cancelled, drained or given up.
 """
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import transaction
-from core.pipeline.messages import Spec
-from core.service.jobs import service
 from core.settings import Settings
-from core.storage import Store, artifact_prefix
+from core.storage import artifact_prefix
 from tests.sources.conftest import add_wikitext, write_wordy_model
 from tests.sources.fleet import Fleet
 from tests.sources.hub_server import HubState
 from tests.stored import put
 from tests.stores.conftest import s3_endpoint, s3_service, s3_settings
-from tests.worker.conftest import Queue, Running, StartWorker, eventually, start_worker
-from worker.processes import ChildProcess, spawn
-from worker.runner.client import RUNNER, run_task
+from tests.worker.conftest import start_worker
+from worker.runner.client import RUNNER
 
 __all__ = ["s3_endpoint", "s3_service", "s3_settings", "start_worker"]
 
@@ -48,24 +42,6 @@ def commit(hub: HubState, tmp_path: Path) -> str:
     return hub.add("model", "org/wordy").commit_folder(write_wordy_model(tmp_path / "wordy"))
 
 
-@pytest.fixture
-def fetchers(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
-    """Return the fetchers that were started. None of them runs when a runner is started."""
-    started: list[ChildProcess] = []
-
-    def start(command: Sequence[str], **given: Any) -> ChildProcess:
-        started.append(spawn(command, **given))
-        return started[-1]
-
-    def run(spec: Spec, **given: Any) -> dict[str, Any]:
-        assert not any(fetcher.is_running() for fetcher in started), f"a fetcher runs at {spec.task}"
-        return run_task(spec, **given)
-
-    monkeypatch.setattr("worker.supervisor.fetched_inputs.spawn", start)
-    monkeypatch.setattr("worker.supervisor.attempt.run_task", run)
-    return started
-
-
 def test_a_model_and_texts_of_the_hub_end_to_end(
     settings: Settings,
     sessions: sessionmaker[Session],
@@ -73,7 +49,6 @@ def test_a_model_and_texts_of_the_hub_end_to_end(
     hub: HubState,
     texts: str,
     commit: str,
-    fetchers: list[ChildProcess],
 ) -> None:
     fleet = Fleet(settings, sessions, team, settings.home)
     body = {
@@ -83,7 +58,6 @@ def test_a_model_and_texts_of_the_hub_end_to_end(
     }  # fmt: skip
     job_id = fleet.submit(**body)
     assert fleet.work("node", RUNNER) == "succeeded", fleet.queue.job(job_id).error
-    assert len(fetchers) == 1, "one for the model and both texts"
     report = fleet.report(job_id)
     assert report["model"]["revision"] == commit and report["recipe"]["model"] == f"org/wordy@{commit}"
     calibration, evaluation = report["texts"]["calibration"], report["texts"]["evaluation"]
@@ -140,66 +114,3 @@ def test_a_packed_artifact_in_a_bucket_is_a_model_for_the_next_job(
     assert fleet.work("three") == "queued"  # damaged on its way, as far as a worker can tell
     fleet.queue.store.delete(artifact_prefix(first, 1))
     assert fleet.work("three") == "failed"
-
-
-@pytest.fixture
-def slow_job(
-    settings: Settings, sessions: sessionmaker[Session], team: str, hub: HubState, commit: str
-) -> Iterator[str]:
-    fleet = Fleet(settings, sessions, team, settings.home)
-    job_id = fleet.submit(model="org/wordy", method="magnitude", sparsity=0.5)
-    hub.served.clear()
-    hub.bytes_per_second = 10_000
-    yield job_id
-    hub.bytes_per_second = None
-
-
-def wait_for_bytes(hub: HubState) -> None:
-    eventually(lambda: hub.served["model.safetensors"] > 8000)
-
-
-def test_cancelling_ends_a_download_at_once(
-    slow_job: str, hub: HubState, start_worker: StartWorker, jobs: Queue, team: str
-) -> None:
-    worker: Running = start_worker()
-    wait_for_bytes(hub)
-    with transaction(jobs.sessions) as session:
-        service.cancel(session, team, slow_job)
-    assert worker.result(60) == "cancelled"
-    assert jobs.job(slow_job).status == "cancelled"
-
-
-def test_draining_gives_the_job_back_and_the_next_worker_goes_on_with_the_download(
-    slow_job: str, hub: HubState, start_worker: StartWorker, jobs: Queue, settings: Settings
-) -> None:
-    worker: Running = start_worker()
-    wait_for_bytes(hub)
-    worker.stop.set()
-    assert worker.result(60) == "queued"
-    kept = next((settings.cache_root / "partial").rglob("model.safetensors*")).stat().st_size
-    hub.bytes_per_second = None
-    eventually(lambda: hub.served["model.safetensors"] > kept or True)
-    before = hub.served["model.safetensors"]
-    assert start_worker().result(60) == "succeeded", jobs.job(slow_job).error
-    size = sum(path.stat().st_size for path in (settings.cache_root / "entries").rglob("model.safetensors"))
-    assert hub.served["model.safetensors"] - before <= size - kept + 8192
-
-
-def test_a_hub_that_is_away_costs_attempts_and_not_the_job(
-    settings: Settings,
-    sessions: sessionmaker[Session],
-    team: str,
-    hub: HubState,
-    commit: str,
-    start_worker: StartWorker,
-    jobs: Queue,
-    store: Store,
-) -> None:
-    fleet = Fleet(settings, sessions, team, settings.home)
-    job_id = fleet.submit(model="org/wordy", method="magnitude", sparsity=0.5)
-    hub.down = True
-    assert start_worker(settings.model_copy(update={"hub_patience_seconds": 0.5})).result(60) == "queued"
-    hub.down = False
-    assert start_worker().result(60) == "succeeded", jobs.job(job_id).error
-    events = [event.data for event in jobs.events(job_id) if event.type == "status"]
-    assert any("hub_unavailable" in str(data) for data in events), events

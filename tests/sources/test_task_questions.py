@@ -20,7 +20,6 @@ from secateur.transport.retries import LONGEST_RETRY_AFTER_SECONDS
 from tests.sources.conftest import card
 from tests.sources.hub_server import HubState
 from tests.task_questions import questions, write_questions
-from worker.runner.client import ReportedFailure
 from worker.supervisor.inputs import JobInputs
 
 ROWS = questions("arc_easy", 30)
@@ -93,21 +92,3 @@ def test_a_job_pins_the_commit_and_a_worker_fetches_the_split_papers_report(
     assert sources.questions(task) == source
     here = write_questions(node.local_tasks, "arc_easy")
     assert sources.questions(task).path == here.resolve(), "a worker's own copy goes first"
-
-
-def test_a_dataset_the_hub_lacks_is_refused_and_one_that_went_fails_the_attempt(
-    api: TestClient, job_body: dict[str, Any], sources: JobInputs, commit: str
-) -> None:
-    refused = api.post("/v1/jobs", json=job_body | {"evaluation": {"tasks": ["arc_easy", "arc_challenge"]}})
-    assert (refused.status_code, refused.json()["code"], refused.json()["param"]) == (
-        422,
-        "unknown_dataset",
-        "evaluation.tasks.1",
-    )
-    gone = {"name": "arc_challenge", "hub": {
-        "name": "arc_challenge", "repository": "allenai/ai2_arc", "revision": "0" * 40, "config": "ARC-Challenge",
-        "split": "test", "use": "evaluation", "characters": None,
-    }}  # fmt: skip
-    with pytest.raises(ReportedFailure) as failed:
-        sources.questions(TaskReference.model_validate(gone))
-    assert failed.value.problem()["code"] == "unknown_dataset"

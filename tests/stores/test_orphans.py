@@ -26,7 +26,6 @@ from secateur_wire.errors import NotFound
 from tests.job_rows import job_row
 from tests.stored import put
 from tests.stores.conftest import write_artifact
-from worker.dispatcher.clock import make_duties
 
 Sessions = sessionmaker[Session]
 
@@ -97,21 +96,6 @@ def test_what_is_young_stays(settings: Settings, sessions: Sessions, team: str, 
     assert sweep_orphans(sessions, owned(store, sessions), settings.model_copy(update={"orphan_seconds": 3600.0})) == [
         old
     ]
-
-
-def test_texts_that_models_wrote_go_once_nobody_uses_them_for_long(
-    settings: Settings, sessions: Sessions, tmp_path: Path
-) -> None:
-    store = LocalStore(tmp_path / "store")
-    for name in ("old", "used", "new"):
-        put_one(store, f"generated/{name}")
-    long_ago = time.time() - 31 * 24 * 3600
-    for name in ("old", "used"):
-        for path in [*store.folder(f"generated/{name}").rglob("*"), store.folder(f"generated/{name}")]:
-            os.utime(path, (long_ago, long_ago))
-    os.utime(store.folder("generated/used") / "a")
-    assert sweep_orphans(sessions, owned(store, sessions), settings) == ["generated/old"]
-    assert sorted(store.children("generated")) == ["new", "used"]
 
 
 def test_models_and_uploads_are_swept_unless_named(
@@ -209,25 +193,3 @@ def test_a_publisher_killed_midway_leaves_nothing_listed_and_is_swept_once_it_is
     sweep_orphans(sessions, owned(store, sessions), settings)
     assert list(store.unfinished()) == [] and not is_there(store, prefix)
     assert list(open_store(settings).children()) == ["owner"]
-
-
-def test_the_dispatcher_sweeps_beside_its_rounds_and_not_in_each(
-    store: Store, settings: Settings, sessions: Sessions
-) -> None:
-    duty = next(duty for duty in make_duties(sessions, settings) if duty.name == "orphans")
-    for prefix in ("models/model_0", "models/model_1"):
-        put_one(store, prefix)
-        duty.start_if_due(sessions, settings)
-        duty.wait(60)
-    assert not is_there(store, "models/model_0"), "not swept"
-    assert is_there(store, "models/model_1"), "swept again within a moment"
-
-
-def test_an_operator_says_how_often_the_dispatcher_sweeps(store: Store, settings: Settings, sessions: Sessions) -> None:
-    often = settings.model_copy(update={"orphan_sweep_seconds": 0.0})
-    duty = next(duty for duty in make_duties(sessions, often) if duty.name == "orphans")
-    for prefix in ("models/model_0", "models/model_1"):
-        put_one(store, prefix)
-        duty.start_if_due(sessions, often)
-        duty.wait(120)
-        assert not is_there(store, prefix), "not swept"

@@ -18,7 +18,7 @@ from core.service.teams.tables import InstallationRow
 from core.settings import Settings
 from core.storage import OwnedStore, Store, find_owner, open_store
 from secateur.cli.keys import keys_app
-from secateur_wire.errors import StoreOfAnother, StoreUnavailable
+from secateur_wire.errors import StoreOfAnother
 from tests.databases import fresh_database
 from tests.serving import lent_app
 from tests.stored import put
@@ -141,14 +141,6 @@ def test_a_restored_database_is_the_same_owner(
     assert store.refusal() is None
 
 
-def test_a_store_without_a_mark_is_marked_at_the_first_start(settings: Settings, sessions: Sessions) -> None:
-    store = open_store(settings)
-    put(store, MODEL, "a", b"a")
-    assert find_owner(store) is None
-    prepare(settings)
-    assert [find_owner(store)] == ids(sessions)
-
-
 def test_an_operator_takes_a_store_over(
     marked: OwnedStore,
     sessions: Sessions,
@@ -175,16 +167,6 @@ def test_an_operator_takes_a_store_over(
     code, said = run("take-over", "--yes")
     assert code == 0 and first_id in said and second_id in said
     put(open_own_store(second, second_sessions), MODEL, "b", b"b")
-
-
-def test_a_database_that_is_away_is_no_owner(marked: OwnedStore, settings: Settings) -> None:
-    away = settings.model_copy(update={"database_url": "postgresql+psycopg://nobody@127.0.0.1:1/nothing"})
-    factory = session_factory(away)
-    try:
-        with pytest.raises(StoreUnavailable):
-            open_own_store(away, factory).delete(MODEL)
-    finally:
-        factory.kw["bind"].dispose()
 
 
 def test_only_what_the_service_writes_is_swept(settings: Settings, marked: OwnedStore, sessions: Sessions) -> None:

@@ -4,14 +4,11 @@ import contextlib
 import hashlib
 import multiprocessing
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
-from s3fs import S3FileSystem
 
 from core.settings import Settings
 from core.storage import LocalStore, Store, StoredFile, UploadPart, open_store
@@ -93,16 +90,6 @@ def test_names_are_checked(store: Store, artifact: Path) -> None:
     assert list(store.children()) == []
 
 
-def test_publishing_again_replaces(store: Store, artifact: Path) -> None:
-    store.publish(artifact, PREFIX)
-    (artifact / "model.safetensors").unlink()
-    (artifact / "secateur.json").write_text("{ }")
-    store.publish(artifact, PREFIX)
-    assert read(store, "secateur.json", 0, 3) == b"{ }"
-    with pytest.raises(NotFound):
-        store.open_range(PREFIX, "model.safetensors", 0, 1)
-
-
 def test_deleting_takes_what_is_below_and_nothing_else(store: Store, artifact: Path) -> None:
     store.publish(artifact, PREFIX)
     store.publish(artifact, "job_1/attempt-10")
@@ -121,20 +108,6 @@ def test_deleting_takes_what_is_below_and_nothing_else(store: Store, artifact: P
     assert set(store.children()) == {"job_10"}
 
 
-def test_a_publication_that_is_called_off_leaves_nothing(store: Store, artifact: Path) -> None:
-    class CalledOff(Exception):
-        pass
-
-    def watch() -> None:
-        if store.usage(PREFIX) is not None or list(store.unfinished()):
-            raise CalledOff
-
-    with pytest.raises(CalledOff):
-        store.publish(artifact, PREFIX, watch=watch)
-    assert store.usage(PREFIX) is None
-    assert list(store.unfinished()) == []
-
-
 @pytest.mark.parametrize("sizes", [(), (0,), (10,), (10, 20, 1), (5 * 2**20, 5 * 2**20, 3)])
 def test_parts_become_one_file(store: Store, sizes: tuple[int, ...]) -> None:
     contents = [os.urandom(size) for size in sizes]
@@ -147,12 +120,6 @@ def test_parts_become_one_file(store: Store, sizes: tuple[int, ...]) -> None:
     store.delete("uploads/upload_1")
     assert read(store, "a.txt", 0, len(whole), "datasets/dataset_1") == whole
     assert list(store.unfinished()) == []
-
-
-def test_a_file_put_again_is_replaced(store: Store) -> None:
-    put(store, "uploads/upload_1", "a", b"one")
-    put(store, "uploads/upload_1", "a", b"three")
-    assert read(store, "a", 0, 5, "uploads/upload_1") == b"three"
 
 
 @pytest.mark.parametrize("size", [0, 100, 12 * 2**20])
@@ -169,17 +136,6 @@ def test_a_file_that_comes_piece_by_piece_appears_whole(store: Store, size: int)
     assert list(store.unfinished()) == []
 
 
-@pytest.mark.parametrize("size", [0, 100, 12 * 2**20])
-def test_a_file_that_is_given_up_leaves_nothing(store: Store, size: int) -> None:
-    put(store, "uploads/upload_1", "a", b"before")
-    incoming = store.incoming("uploads/upload_1", "a")
-    for _ in range(0, size, 2**20):
-        incoming.write(os.urandom(2**20))
-    incoming.discard()
-    assert list(store.unfinished()) == []
-    assert read(store, "a", 0, 10, "uploads/upload_1") == b"before"
-
-
 def test_a_fetch_goes_on_where_it_was_cut_off(store: Store, tmp_path: Path) -> None:
     content = os.urandom(3 * 2**20)
     put(store, "models/model_1", "w.safetensors", content)
@@ -194,34 +150,6 @@ def test_a_fetch_goes_on_where_it_was_cut_off(store: Store, tmp_path: Path) -> N
     assert target.read_bytes() == content
 
 
-def test_a_fetch_that_is_called_off_keeps_what_it_has(store: Store, tmp_path: Path) -> None:
-    content = os.urandom(3 * 2**20)
-    put(store, "models/model_1", "w", content)
-
-    def watch() -> None:
-        if (tmp_path / "w.partial").exists():
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        store.fetch("models/model_1", "w", tmp_path / "w", watch=watch)
-    store.fetch("models/model_1", "w", tmp_path / "w")
-    assert (tmp_path / "w").read_bytes() == content
-
-
-def test_children_and_ages(store: Store, artifact: Path) -> None:
-    before = datetime.now(UTC) - timedelta(seconds=2)
-    assert list(store.children()) == [] and store.usage(PREFIX) is None
-    stored = store.publish(artifact, PREFIX)
-    store.publish(artifact, "job_1/attempt-2")
-    put(store, "models/model_1", "a", b"a")
-    assert sorted(store.children()) == ["job_1", "models"]
-    assert sorted(store.children("job_1")) == ["attempt-1", "attempt-2"]
-    assert list(store.children("models")) == ["model_1"] and list(store.children("datasets")) == []
-    usage = store.usage(PREFIX)
-    assert usage is not None and before < usage.touched < datetime.now(UTC) + timedelta(seconds=2)
-    assert usage.bytes == sum(file.bytes for file in stored)
-
-
 def test_of_many_that_create_a_file_one_counts(store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: store.create("owner", "installation", b"%d" % number), range(8)))
@@ -229,16 +157,6 @@ def test_of_many_that_create_a_file_one_counts(store: Store) -> None:
     store.create("owner", "installation", b"9")
     assert read(store, "installation", 0, 1, "owner") == first and first in b"01234567"
     assert list(store.unfinished()) == []
-
-
-def test_many_threads_share_a_store(store: Store) -> None:
-    def both_ways(number: int) -> bool:
-        content = os.urandom(10_000)
-        put(store, "uploads/upload_1", f"f{number}", content)
-        return read(store, f"f{number}", 0, 10_000, "uploads/upload_1") == content
-
-    with ThreadPoolExecutor(16) as pool:
-        assert all(pool.map(both_ways, range(64)))
 
 
 def test_a_forked_process_uses_a_store_its_parent_used(store: Store, artifact: Path) -> None:
@@ -265,17 +183,6 @@ def test_a_link_does_not_lead_out_of_a_folder(tmp_path: Path, artifact: Path) ->
     (tmp_path / "store" / PREFIX / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(NotFound):
         store.open_range(PREFIX, "link", 0, 1)
-
-
-def test_large_files_go_in_several_parts(s3_settings: Settings, s3_service: S3FileSystem, tmp_path: Path) -> None:
-    content = os.urandom(2**20) * 35
-    store = open_store(s3_settings)
-    store.publish(write_artifact(tmp_path / "large", model_safetensors=content), PREFIX)
-    target = tmp_path / "fetched"
-    store.fetch(PREFIX, "model.safetensors", target)
-    assert target.read_bytes() == content
-    etag = s3_service.info(f"{s3_settings.store_url}/{PREFIX}/model.safetensors")["ETag"]
-    assert etag.strip('"').endswith("-3"), "not sent in parts of 16 MiB"
 
 
 def test_a_presigned_address_is_downloaded_from(s3_settings: Settings, artifact: Path) -> None:
@@ -310,26 +217,3 @@ def test_a_store_that_is_away_says_so(s3_settings: Settings, artifact: Path, mon
     assert not no_bucket.is_usable()
     with pytest.raises(StoreUnavailable):
         put(no_bucket, PREFIX, "a", b"a")
-
-
-@pytest.mark.parametrize("url", ["gs://bucket", "s3://", "bucket", "s3://bucket/a b", "s3://bucket/../x"])
-def test_an_address_that_is_no_bucket_is_refused(url: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"s3://bucket|name"):
-        open_store(Settings(home=tmp_path, store_url=url))
-
-
-def test_two_publications_at_once_leave_one_whole(tmp_path: Path) -> None:
-    """Only a stale worker does this, whose artifact nobody names."""
-    store = LocalStore(tmp_path / "store")
-    folders = [write_artifact(tmp_path / f"a{n}", a_txt=bytes([n]) * 2**21, b_txt=bytes([n]) * 2**21) for n in range(4)]
-    barrier = threading.Barrier(4)
-
-    def publish(folder: Path) -> None:
-        barrier.wait()
-        store.publish(folder, PREFIX)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(publish, folders))
-    first, second = read(store, "a.txt", 0, 2**21), read(store, "b.txt", 0, 2**21)
-    assert len(first) == 2**21 and first == second
-    assert list(store.unfinished()) == []

@@ -4,11 +4,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import typer
-from fastapi.testclient import TestClient
 from sqlalchemy import delete
 from sqlalchemy.orm import Session, sessionmaker
-from typer.testing import CliRunner
 
 from core.database import transaction
 from core.service.jobs.tables import JobRow
@@ -17,11 +14,9 @@ from core.service.retention.unknown import count_unknown, remove_unknown, unknow
 from core.service.teams.installation import open_own_store
 from core.settings import Settings
 from core.storage import artifact_prefix
-from secateur.cli.keys import keys_app
 from tests.stored import put
 from tests.stores.conftest import write_artifact
 from tests.stores.test_orphans import new_job
-from worker.cli import register
 
 Sessions = sessionmaker[Session]
 
@@ -51,36 +46,6 @@ def test_what_a_restored_database_does_not_know_is_counted_listed_and_removed_wh
     [removed] = remove_unknown(sessions, store, older_than=timedelta(seconds=-2))
     assert removed.job_id == lost and list(unknown_artifacts(sessions, store)) == []
     assert store.usage(artifact_prefix(known, 1)) is not None
-
-
-def test_the_metrics_tell_how_many(api: TestClient, settings: Settings, sessions: Sessions) -> None:
-    store = open_own_store(settings, sessions)
-    put(store, "job_0lost/attempt-1", "a", b"a")
-    count_unknown(sessions, store)
-    assert "secateur_store_unknown_artifacts 1.0" in api.get("/metrics").text
-
-
-def test_the_command_lists_and_removes(settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_own_store(settings, sessions)
-    put(store, "job_0lost/attempt-1", "a", b"a" * 2000)
-    environment = {"SECATEUR_HOME": str(settings.home), "SECATEUR_DATABASE_URL": settings.database_url or ""}
-    for name, value in settings:
-        if name.startswith("store_") and value is not None:
-            plain = getattr(value, "get_secret_value", lambda value=value: value)()
-            environment[f"SECATEUR_{name.upper()}"] = str(plain)
-    app = typer.Typer()
-    app.add_typer(keys_app, name="keys")
-    register(app)
-
-    def run(*words: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, ["store", "unknown", *words], env=environment)
-        return result.exit_code, result.output
-
-    code, listed = run()
-    assert code == 0 and "job_0lost" in listed
-    assert run("--remove")[0] == 2, "not without an age"
-    assert "0 removed" in run("--remove", "--older-than-days", "1")[1]
-    assert sorted(store.children()) == ["job_0lost", "owner"]
 
 
 def test_an_attempt_that_comes_again_after_a_restore_does_not_mix_with_the_files_of_the_lost_one(

@@ -13,10 +13,9 @@ from sqlalchemy import select, update
 
 from core.database import transaction
 from core.service.jobs import queue
-from core.service.sweeps import service
 from core.service.sweeps.tables import SweepPointRow
-from core.service.teams.tables import AuditRow, TeamRow
-from secateur_wire.errors import Conflict, NotFound
+from core.service.teams.tables import TeamRow
+from secateur_wire.errors import Conflict
 from tests.sweeps.conftest import Sweeps
 from tests.worker.conftest import eventually
 from tests.worker.forked_parts import fork_part
@@ -41,28 +40,6 @@ def test_the_first_job_measures_the_dense_model_and_the_others_wait_for_it(
     assert [dense.job for dense in sweep.dense] == [first.job_id]
     assert len(sweeps.jobs()) == len(sweeps.hints) == 6
     assert all(job.labels == {"commit": "abc", "sweep": sweep_id} for job in sweeps.jobs())
-
-
-def test_where_the_first_job_fails_the_next_measures(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
-    sweep_id = sweeps.submit(grid_body)
-    sweeps.advance()
-    assert len(sweeps.work(lambda body: None)) == 1
-    assert sweeps.advance() == 1
-    (second,) = sweeps.work()
-    sweep = sweeps.finish(sweep_id)
-    assert sweep.status == "succeeded" and (sweep.points.failed, sweep.points.succeeded) == (1, 5)
-    assert [dense.job for dense in sweep.dense] == [second.job_id]
-
-
-def test_points_of_different_evaluations_measure_the_dense_model_once_each(
-    sweeps: Sweeps, grid_body: dict[str, Any]
-) -> None:
-    grid = {"method": ["magnitude", "wanda"], "evaluation.samples": [2, 4]}
-    body = grid_body | {"job": grid_body["job"] | {"sparsity": 0.5}, "grid": grid}
-    sweep_id = sweeps.submit(body)
-    assert sweeps.advance() == 2, "neither waits for the other"
-    measured = {claim.job_id for claim in sweeps.work()}
-    assert {dense.job for dense in sweeps.finish(sweep_id).dense} == measured
 
 
 def test_no_more_run_than_may(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
@@ -181,23 +158,3 @@ def test_a_dispatcher_killed_in_the_middle_loses_and_doubles_nothing(
         linked = session.scalars(select(SweepPointRow.job_id)).all()
     assert sorted(job.id for job in jobs) == sorted(str(each) for each in linked)
     assert len({(job.method, job.body["sparsity"]) for job in jobs}) == 40
-
-
-def test_who_did_what_is_written_down_and_another_team_sees_nothing(
-    sweeps: Sweeps, grid_body: dict[str, Any], other_team: str
-) -> None:
-    sweep_id = sweeps.submit(grid_body)
-    sweeps.advance()
-    sweeps.cancel(sweep_id)
-    sweeps.resume(sweep_id)
-    with transaction(sweeps.sessions) as session:
-        query = select(AuditRow.action, AuditRow.actor).where(~AuditRow.action.endswith(".register"))
-        noted = session.execute(query.order_by(AuditRow.created_at)).all()
-        assert [tuple(each) for each in noted] == [
-            ("sweep.submit", "operator"),
-            ("job.submit", f"sweep:{sweep_id}"),
-            ("sweep.cancel", "operator"),
-            ("sweep.resume", "operator"),
-        ]
-        with pytest.raises(NotFound):
-            service.get_sweep(session, other_team, sweep_id)

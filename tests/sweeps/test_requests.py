@@ -1,10 +1,8 @@
 """What a sweep may be asked: points, what is refused and why, and what comes out beside one another."""
 
-import math
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from core.service.sweeps.grid import requested_points
 from core.service.sweeps.schemas import SweepBody
@@ -52,16 +50,6 @@ def test_what_cannot_be_run_is_refused_by_name(
     assert not sweeps.jobs()
 
 
-def test_invalid_points_can_be_left_out(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
-    grid = {"method": ["magnitude", "sparsegpt"], "sparsity": [0.5], "parameters.block_size": [64, 128]}
-    sweep = sweeps.get(sweeps.submit(grid_body | {"grid": grid, "skip_invalid": True}))
-    assert sweep.points.total == 2
-    assert [each.values["method"] for each in sweep.skipped] == ["magnitude", "magnitude"]
-    assert all("block_size" in each.reason for each in sweep.skipped)
-    with pytest.raises(InvalidRequest, match="2 of 2 points"):
-        sweeps.submit(grid_body | {"grid": grid | {"method": ["magnitude"]}, "skip_invalid": True})
-
-
 @pytest.mark.parametrize(
     ("job", "search", "told"),
     [
@@ -81,29 +69,6 @@ def test_a_search_that_cannot_be_meant_is_refused(
     body = search_body | {"job": search_body["job"] | job, "search": search_body["search"] | search}
     with pytest.raises(InvalidRequest, match=told):
         sweeps.submit(body)
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"search": {"lowest": 0.6, "highest": 0.5}}, "lowest .0.6. is above highest .0.5."),
-        ({"search": {"methods": ["wanda", "wanda"]}}, "methods: one is named twice"),
-        ({"search": {"probe": {}}}, "probe: give samples or task_limit"),
-        ({"search": {"probe": {"samples": 4}, "max_jobs": 1}}, "needs at least 2"),
-        ({"search": {"subject_to": {}}}, "name at least one of max_perplexity_ratio"),
-        ({"search": {"subject_to": {"max_bytes_ratio": None}}}, "name at least one of"),
-        ({"grid": {"sparsity": [0.5]}}, "search chooses its own points"),
-        ({"search": None}, "give what varies"),
-    ],
-)
-def test_a_body_that_contradicts_itself_is_refused_before_anything_is_looked_up(
-    search_body: dict[str, Any], change: dict[str, Any], told: str
-) -> None:
-    search = change.get("search", {})
-    with pytest.raises(ValidationError, match=told):
-        SweepBody.model_validate(
-            search_body | change | {"search": None if search is None else search_body["search"] | search}
-        )
 
 
 def test_results_have_the_front_and_the_best(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
@@ -136,9 +101,7 @@ def known_ratio(body: dict[str, Any]) -> float:
     ("limit", "most", "reached"),
     [
         ("max_perplexity_ratio", 1.6, 1.9),
-        ("max_bits_per_byte_ratio", 1 + math.log10(1.6), 1 + math.log10(1.9)),
         ("max_answer_kl", 0.6, 0.9),
-        ("max_length_ratio", 1.6, 1.9),
     ],
 )
 def test_a_search_finds_the_winner_of_the_whole_grid_with_fewer_jobs(
@@ -159,19 +122,6 @@ def test_a_search_finds_the_winner_of_the_whole_grid_with_fewer_jobs(
     assert results.sweep.points.not_run == 8
     missed = next(point for point in results.points if point.values == {"method": "wanda", "sparsity": 0.5})
     assert [(each.constraint, each.value) for each in missed.unmet] == [(limit, pytest.approx(reached))]
-
-
-def test_where_nothing_is_good_enough_it_says_how_near_the_nearest_came(
-    sweeps: Sweeps, search_body: dict[str, Any]
-) -> None:
-    search = search_body["search"] | {"subject_to": {"max_perplexity_ratio": 1.05}}
-    sweep_id = sweeps.submit(search_body | {"search": search})
-    sweep = sweeps.finish(sweep_id, known_ratio)
-    assert sweep.status == "failed" and sweep.error is not None and sweep.error.code == "constraints_not_met"
-    assert "perplexity_ratio is 1.1, and the limit is 1.05 (+0.05)" in sweep.error.message
-    outcome = sweeps.results(sweep_id).search
-    assert outcome is not None and outcome.number is None and outcome.nearest is not None
-    assert outcome.nearest.values["sparsity"] == 0.3 and outcome.jobs < 12
 
 
 def test_a_winner_of_cheap_probes_is_measured_in_full_and_the_next_best_taken_where_it_fails(
@@ -195,34 +145,3 @@ def test_a_winner_of_cheap_probes_is_measured_in_full_and_the_next_best_taken_wh
     assert all(job.body["gates"]["max_perplexity_ratio"] == 1.6 for job in full)
     assert full[0].error is not None and full[0].error["code"] == "gate_missed"
     assert len(results.sweep.dense) == 2, "the dense model was measured once by each evaluation"
-
-
-def test_a_winner_that_no_job_is_left_to_verify_is_not_called_one(sweeps: Sweeps, search_body: dict[str, Any]) -> None:
-    """The one full evaluation that max_jobs has room for misses the limit."""
-    search = search_body["search"] | {"methods": ["wanda"], "probe": {"samples": 2}, "max_jobs": 4}
-    sweep_id = sweeps.submit(search_body | {"search": search})
-    is_flattered = {True: 1.0, False: 2.0}
-    sweep = sweeps.finish(sweep_id, lambda body: is_flattered[body["evaluation"]["samples"] == 2])
-    assert sweep.status == "failed" and len(sweeps.jobs()) <= 4
-    outcome = sweeps.results(sweep_id).search
-    assert outcome is not None and outcome.number is None and sweep.error is not None
-    assert sweep.error.message == outcome.message
-
-
-def test_a_search_goes_on_where_it_was_cancelled(sweeps: Sweeps, search_body: dict[str, Any]) -> None:
-    sweep_id = sweeps.submit(search_body)
-    sweeps.advance()
-    sweeps.work(known_ratio)
-    sweeps.advance()
-    sweeps.cancel(sweep_id)
-    assert [job.status for job in sweeps.jobs()] == ["succeeded", "cancelled"]
-    sweeps.resume(sweep_id)
-    assert sweeps.finish(sweep_id, known_ratio).status == "succeeded"
-    assert len(sweeps.jobs()) == 4
-
-
-def test_a_search_stops_at_max_jobs(sweeps: Sweeps, search_body: dict[str, Any]) -> None:
-    search = search_body["search"] | {"max_jobs": 2}
-    sweep_id = sweeps.submit(search_body | {"search": search})
-    assert sweeps.finish(sweep_id, known_ratio).status == "failed"
-    assert len(sweeps.jobs()) == 2

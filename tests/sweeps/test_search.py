@@ -1,7 +1,6 @@
 """The search's next step: against the whole grid on curves that rise, and on cases one can follow."""
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +11,6 @@ from core.service.sweeps.search import (
     Place,
     PointOutcome,
     ProbeStep,
-    Step,
     VerifyStep,
     Winner,
     next_step,
@@ -122,20 +120,6 @@ def test_what_it_finds_by_cheaper_probes_keeps_the_limit_in_full(
                 return
 
 
-def test_a_typical_grid_of_three_methods_takes_four_jobs_of_twelve() -> None:
-    curves = [[1.2, 1.9, 6.0, 30.0], [1.1, 1.3, 1.9, 4.0], [1.1, 1.2, 1.5, 2.5]]
-    assert run(curves, [0.3, 0.4, 0.5, 0.6], 1.6) == (10, 4)
-
-
-def test_the_step_depends_on_what_was_found_not_on_the_way_there() -> None:
-    branches = branches_for([[1.0] * 5, [1.0] * 5], [0.1, 0.3, 0.5, 0.7, 0.9], ["one", "one"])
-    kept, missed = PointOutcome(True, True, 0.5), PointOutcome(False, False, 0.3)
-    found: dict[int, PointOutcome | None] = {2: kept, 8: missed}
-    first = next_step(branches, found, {}, verifies=False, jobs_left=9)
-    again = next_step(branches, dict(reversed(found.items())), {}, verifies=False, jobs_left=9)
-    assert first == again == ProbeStep((4,))
-
-
 def test_a_place_that_failed_is_passed_over() -> None:
     branches = branches_for([[1.0] * 3], [0.3, 0.5, 0.7], ["one"])
     step = next_step(branches, {1: None}, {}, verifies=False, jobs_left=9)
@@ -156,31 +140,3 @@ def test_a_limit_that_gets_easier_sends_the_search_up() -> None:
     slow = PointOutcome(keeps_quality=True, keeps_all=False, cost=2.0)
     assert next_step([branch], {1: slow}, {}, verifies=False, jobs_left=9) == ProbeStep((2,))
     assert next_step([branch], {1: slow, 2: slow}, {}, verifies=False, jobs_left=9) == NoWinner()
-
-
-def follow(verified: Mapping[int, PointOutcome | None], jobs_left: int = 9) -> Step:
-    (branch,) = branches_for([[1.0] * 3], [0.3, 0.5, 0.7], ["one"])
-    probed = {1: PointOutcome(True, True, 0.5), 2: PointOutcome(False, False, 0.3)}
-    return next_step([branch], probed, verified, verifies=True, jobs_left=jobs_left)
-
-
-def test_the_winner_of_cheap_probes_is_measured_in_full() -> None:
-    assert follow({}) == VerifyStep(1)
-    assert follow({1: PointOutcome(True, True, 0.5)}) == Winner(1, is_verified=True)
-    assert follow({}, jobs_left=0) == Winner(1, is_verified=False)
-
-
-def test_where_the_full_measurement_fails_the_next_best_is_looked_for() -> None:
-    assert follow({1: PointOutcome(False, False, 0.5)}) == ProbeStep((0,))
-    assert follow({1: None}) == ProbeStep((0,))
-
-
-def test_the_last_job_is_kept_for_the_full_measurement() -> None:
-    branches = branches_for([[1.0] * 5], [0.1, 0.3, 0.5, 0.7, 0.9], ["one"])
-    probed: dict[int, PointOutcome | None] = {2: PointOutcome(True, True, 0.5)}
-    assert next_step(branches, probed, {}, verifies=True, jobs_left=1) == VerifyStep(2)
-
-
-def test_places_are_in_order() -> None:
-    (branch,) = branches_for([[1.0] * 3], [0.3, 0.5, 0.7], ["one"])
-    assert all(a.sparsity < b.sparsity for a, b in pairwise(branch.places))

@@ -1,44 +1,11 @@
 """Triggers through the SDK and the command line, against the real service."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
-import pytest
-
-from secateur import Client, errors
 from tests.client.command_line import RunHere
 from tests.triggers.conftest import PAYLOAD
-
-
-@pytest.fixture
-def client(live_api: httpx.Client, admin_key: str) -> Iterator[Client]:
-    with Client(str(live_api.base_url), admin_key) as opened:
-        yield opened
-
-
-def test_a_triggers_whole_life(client: Client, trigger_body: dict[str, Any]) -> None:
-    made = client.create_trigger(**trigger_body)
-    assert made.url is not None and made.signing_secret is None
-    assert client.trigger("nightly").id == made.id and [each.id for each in client.triggers()] == [made.id]
-    assert client.preview_trigger("nightly", PAYLOAD).job["sparsity"] == 0.6
-    fired = client.fire_trigger("nightly", PAYLOAD, event_id="once")
-    again = client.fire_trigger("nightly", PAYLOAD, event_id="once")
-    assert (fired.outcome, again.outcome) == ("accepted", "duplicate") and fired.job_id == again.job_id
-    assert fired.job_id is not None and client.job(fired.job_id).metadata["trigger"] == "nightly"
-    with pytest.raises(errors.InvalidRequest, match="/commit/sha"):
-        client.fire_trigger("nightly", {})
-    assert [each.outcome for each in client.firings("nightly")] == ["refused", "duplicate", "accepted"]
-    rotated = client.rotate_trigger("nightly", ["url"])
-    assert rotated.url not in (None, made.url)
-    assert not client.update_trigger("nightly", enabled=False).enabled
-    with pytest.raises(errors.Conflict, match="disabled"):
-        client.fire_trigger("nightly", PAYLOAD)
-    client.delete_trigger("nightly")
-    with pytest.raises(errors.NotFound):
-        client.trigger("nightly")
 
 
 def test_the_commands(here: RunHere, trigger_body: dict[str, Any], tmp_path: Path) -> None:

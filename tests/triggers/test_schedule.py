@@ -13,12 +13,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.service.triggers.context import TriggerContext
 from core.service.triggers.due import MOST_FAILURES
-from core.service.triggers.history import remove_old_firings
 from core.service.triggers.schedule import next_due
-from core.settings import Settings
 from tests.conftest import bearer
 from tests.triggers.conftest import Fixed, fire, make_trigger
-from worker.dispatcher.clock import DutyRun, make_duties
 
 NIGHTLY = {"cron": "0 3 * * *", "timezone": "Europe/Berlin"}
 
@@ -62,17 +59,6 @@ def test_times_that_passed_while_nothing_ran_are_fired_once_and_late(scheduled: 
     (firing,) = scheduled.firings()
     assert "late" in firing["note"] and "3 later due times" in firing["note"]
     assert due_at(scheduled) > now
-
-
-def test_the_duty_of_the_dispatcher_fires_what_is_due(
-    scheduled: Fixed, sessions: sessionmaker[Session], settings: Settings
-) -> None:
-    with transaction(sessions) as session:
-        session.execute(text("UPDATE triggers SET next_fire_at = now() - interval '1 second'"))
-    duty = next(duty for duty in make_duties(sessions, settings) if duty.name == "triggers")
-    assert duty.run(DutyRun(sessions, settings)) == 1
-    assert duty.run(DutyRun(sessions, settings)) is None
-    assert len(scheduled.jobs()) == 1
 
 
 def test_a_due_time_that_comes_again_makes_no_second_job(
@@ -119,13 +105,6 @@ def test_a_success_between_failures_starts_the_count_anew(
         assert session.scalar(text("SELECT failures FROM triggers")) == 0
 
 
-def test_a_disabled_trigger_is_never_due(scheduled: Fixed, context: TriggerContext) -> None:
-    due = due_at(scheduled)
-    scheduled.api.patch(scheduled.path, json={"enabled": False}).raise_for_status()
-    assert fire(context, due + timedelta(days=30)) == []
-    assert scheduled.firings() == []
-
-
 def test_daylight_saving_neither_skips_nor_doubles_a_night() -> None:
     def due(year: int, month: int, day: int) -> list[str]:
         moments, at = [], datetime(year, month, day, tzinfo=UTC)
@@ -153,26 +132,3 @@ def test_a_schedule_that_cannot_be_meant_is_refused(member_api: TestClient, trig
         answer = member_api.post("/v1/triggers", json={**trigger_body, "schedule": schedule})
         assert answer.status_code == 422 and says in answer.json()["detail"], answer.text
         assert answer.json()["param"].startswith("schedule.")
-
-
-def test_a_schedule_needs_defaults_for_what_no_payload_gives(
-    member_api: TestClient, trigger_body: dict[str, Any]
-) -> None:
-    answer = member_api.post("/v1/triggers", json={**trigger_body, "schedule": NIGHTLY})
-    assert (answer.status_code, answer.json()["param"]) == (422, "schedule")
-    assert "commit" in answer.json()["detail"] and "default" in answer.json()["detail"]
-
-
-def test_firings_are_kept_as_long_as_the_setting_says(
-    scheduled: Fixed, context: TriggerContext, sessions: sessionmaker[Session]
-) -> None:
-    for _ in range(2):
-        fire(context, due_at(scheduled))
-    with transaction(sessions) as session:
-        session.execute(
-            text("UPDATE trigger_firings SET created_at = now() - interval '91 days' WHERE id = :id"),
-            {"id": scheduled.firings()[1]["id"]},
-        )
-    with transaction(sessions) as session:
-        assert remove_old_firings(session, 90) == 1
-    assert len(scheduled.firings()) == 1

@@ -1,8 +1,9 @@
-"""Webhooks through the command line, and so through the SDK, against the real service."""
+"""Webhooks through the command line, and so through the SDK, against the real service; and URLs that are refused."""
 
 from functools import partial
 
 import pytest
+from fastapi.testclient import TestClient
 
 from tests.client.command_line import RunHere
 from tests.webhooks.conftest import Webhooks
@@ -41,3 +42,20 @@ def test_a_webhook_is_made_tried_changed_and_removed(here: RunHere, receiver: Re
     assert "is removed" in here("delete", webhook["id"]).out
     refused = here("create", "https://[::1]/")
     assert refused.code == 2 and "unsafe_address" in refused.err
+
+
+def test_a_url_that_must_not_be_called_is_refused_at_once(
+    api: TestClient, webhooks: Webhooks, receiver: Receiver
+) -> None:
+    for answer in (
+        api.post("/v1/webhooks", json={"url": "https://[::1]/hook"}),
+        api.patch(
+            f"/v1/webhooks/{webhooks.add(receiver.url()).id}", json={"url": "https://169.254.169.254/latest/meta-data"}
+        ),
+    ):
+        problem = answer.json()
+        assert (answer.status_code, problem["code"], problem["param"]) == (422, "unsafe_address", "url")
+        assert "is not a public address" in problem["detail"] and " at " not in problem["detail"]
+        assert "SECATEUR_WEBHOOK_ALLOWED_NETWORKS" in problem["detail"]
+    answer = api.post("/v1/webhooks", json={"url": "https://127.0.0.1/", "types": ["job.exploded"]})
+    assert answer.json()["param"] == "types.0"

@@ -1,14 +1,11 @@
 """What is told, to whom, and in whose transaction."""
 
-import json
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.jobs import queue
-from core.service.webhooks import delivery_log, service
-from core.service.webhooks.events import WebhookEvent, emit
+from core.service.webhooks import delivery_log
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookEventRow
 from tests.jobs.conftest import NewJob
 from tests.webhooks.conftest import Count, Webhooks
@@ -73,19 +70,6 @@ def test_what_is_rolled_back_was_never_told(
     assert (count(WebhookEventRow), count(WebhookDeliveryRow)) == (1, 1)
 
 
-def test_an_event_nobody_wants_leaves_nothing(
-    webhooks: Webhooks, new_job: NewJob, count: Count, other_team: str, sessions: sessionmaker[Session]
-) -> None:
-    webhooks.add(URL, team=other_team)
-    webhooks.add(URL, types=["job.failed"])
-    webhooks.add(URL, metadata={"branch": "main"})
-    disabled = webhooks.add(URL)
-    with transaction(sessions) as session:
-        service.disable(session, disabled.id, "by hand")
-    new_job()
-    assert (count(WebhookEventRow), count(WebhookDeliveryRow)) == (0, 0)
-
-
 def test_filters_are_by_type_and_by_metadata_and_one_event_serves_all(webhooks: Webhooks, count: Count) -> None:
     everything = webhooks.add(URL)
     failures = webhooks.add(URL, types=["job.failed", "sweep.failed"])
@@ -101,12 +85,3 @@ def test_filters_are_by_type_and_by_metadata_and_one_event_serves_all(webhooks: 
         main.id: ["job.failed"],
     }
     assert count(WebhookEventRow) == 4
-
-
-def test_an_event_is_fixed_when_it_happens(webhooks: Webhooks, sessions: sessionmaker[Session]) -> None:
-    webhook = webhooks.add(URL)
-    data = {"id": "x", "text": 'ä "quoted" \n', "number": 0.1}
-    with transaction(sessions) as session:
-        emit(session, WebhookEvent(webhooks.team, "sweep.succeeded", data, subject="x"))
-        data["number"] = 2
-    assert json.loads(json.dumps(webhooks.delivery(webhook.id).payload["data"]))["number"] == 0.1

@@ -1,7 +1,6 @@
 """What a target means: at most the figure asked for, and within one aligned group of channels in every layer."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,8 +9,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from core.engine.architectures.description import ModelDescription, inspect_folder, require_structure
-from core.engine.architectures.unit_counts import WidthRequest, counts_for_ratio
-from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.removals.layers.counts import layer_count
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
@@ -20,7 +17,7 @@ from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from secateur_wire.errors import InvalidTarget
 from secateur_wire.job_body import Target
-from tests.engine.tiny import make_model
+from tests.engine.tiny import UNLIKE, make_model
 from tests.families import LANGUAGE_MODELS
 
 ROUND_TO = 8
@@ -59,34 +56,10 @@ def reachable(description: ModelDescription, method: str, parameters: Mapping[st
     return request.removal.reachable(request.cut(description))
 
 
-@pytest.mark.parametrize("name", LANGUAGE_MODELS)
-@pytest.mark.parametrize("round_to", [1, ROUND_TO, 64])
-def test_the_ladder_goes_from_nothing_to_nearly_all_in_steps_of_one_aligned_group(
-    name: str, round_to: int, described: dict[str, ModelDescription]
-) -> None:
-    description = described[name]
-    structure = require_structure(description)
-    for attention in attentions(description):
-        parameters = {"attention": attention, "round_to": round_to}
-        ladder = reachable(description, "llm-pruner", parameters)
-        removed = [each * description.parameters / description.layers for each in ladder]
-        steps = [after - before for before, after in pairwise(removed)]
-        longest = structure.channel_parameters * min(round_to, structure.layers[0].channels)
-        assert ladder[0] == 0 and all(step > 0 for step in steps)
-        if round_to < structure.layers[0].channels:  # else there is no channel to make up for a head with
-            assert max(steps) <= longest + 1e-6
-        for sparsity in ladder:
-            counts, *_ = counts_for_ratio(structure, WidthRequest(
-                removed_kinds(attention),  # type: ignore[arg-type]
-                description.parameters, sparsity, round_to, hidden_size=description.hidden_size, at_least=True,
-            ))  # fmt: skip
-            assert counts.removed * description.layers / description.parameters == pytest.approx(sparsity, abs=1e-12)
-
-
 @pytest.mark.parametrize("kind", ["parameters", "bytes"])
 @pytest.mark.parametrize("method", ["llm-pruner", "depth"])
 @given(data=st.data())
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=30, deadline=None)
 def test_a_target_is_never_exceeded_met_within_one_group_and_monotone(
     kind: str, method: str, described: dict[str, ModelDescription], data: st.DataObject
 ) -> None:
@@ -107,7 +80,7 @@ def test_a_target_is_never_exceeded_met_within_one_group_and_monotone(
     assert answers[0] <= answers[1]
 
 
-@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+@pytest.mark.parametrize("name", UNLIKE)
 @pytest.mark.parametrize("method", ["l2-structured", "depth", "wanda"])
 def test_what_is_out_of_reach_names_the_nearest_figure_which_is_within_reach(
     name: str, method: str, described: dict[str, ModelDescription]

@@ -1,6 +1,5 @@
 """Amounts that go beside tokens: shares of the whole model, and targets that count the tokens that went."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.vocabulary import request_with_vocabulary
-from secateur_wire.errors import InvalidParameters, InvalidRequest, InvalidSparsity, InvalidTarget
 from secateur_wire.job_body import Target, Vocabulary
 from tests.engine.tiny import make_model
 
@@ -72,23 +70,3 @@ def test_tokens_of_the_method_follow_from_its_share_or_its_target(described: Mod
     assert both.sparsity == pytest.approx(1 - rows / described.parameters)
     again = {"parameters": {"tokens": 64}, "sparsity": both.sparsity}
     assert left(**again) == 64, "a recipe has both"
-
-
-def test_what_cannot_be_is_refused_with_what_would_be_right(described: ModelDescription) -> None:
-    with pytest.raises(InvalidParameters, match=r"vocabulary\.tokens: 96 tokens would stay, and the model has 96"):
-        resolved(described, Vocabulary(tokens=96), sparsity=0.2)
-    with pytest.raises(InvalidSparsity, match="leave one of them out"):
-        resolved(described, None, "vocabulary", parameters={"tokens": 64}, sparsity=0.01)
-    with pytest.raises(InvalidRequest, match="itself removes tokens"):
-        resolved(described, HALF, "vocabulary")
-    with pytest.raises(InvalidRequest, match="makes no model"):
-        resolved(described, HALF, "sensitivity", parameters={"method": "magnitude"})
-    with pytest.raises(InvalidTarget, match="cannot be reached"):
-        resolved(described, target=Target(parameters=100))
-    with pytest.raises(InvalidTarget, match="not removed to meet a latency"):
-        resolved(described, None, "vocabulary", target=Target(latency_ratio=0.5))
-
-
-def test_a_head_of_its_own_loses_rows_too(tmp_path: Path) -> None:
-    untied = inspect_folder(make_model(tmp_path, "llama-untied"))
-    assert untied.parameters - reduced_description(untied, 64).parameters == (TOKENS - 64) * 2 * untied.hidden_size

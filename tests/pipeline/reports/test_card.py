@@ -1,13 +1,11 @@
 """The model card of a language model says no more than was measured, and of each kind of pruning what it did."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.engine.exporters.registry import ADDED
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.source_card import NO_FACTS, SourceFacts, facts_of_card
@@ -76,31 +74,6 @@ def test_what_was_removed_is_counted_and_no_zeros_are_spoken_of() -> None:
     )
     assert "200 steps, 4,000 tokens of articles. What was removed stays removed" in shown
     assert "Sparsity" not in shown and "zero:" not in shown and "still zero" not in shown
-
-
-def test_what_is_to_be_read_or_run_is_short_and_says_no_defaults() -> None:
-    agreement = {"bytes": 4, "kl": 0.0, "top_1": 1.0, "predictions": 512}
-    exports = [
-        {"file": f"model.{form}", "format": form, "type": info.types[0], **agreement} for form, info in ADDED.items()
-    ]
-    shown = card("structured", exports=exports)
-    blocks = re.findall(r"^```(sh|json)\n(.*?)^```", shown, re.DOTALL | re.MULTILINE)
-    assert max(len(line) for _, block in blocks for line in block.splitlines()) < 100
-    assert [block.splitlines()[-1] for kind, block in blocks if kind == "sh"] == [
-        f"secateur run {each['file']}" for each in exports
-    ]
-    assert not re.search(r"null|\{\}|\[\]", blocks[-1][1])
-
-
-def test_removed_layers_are_counted() -> None:
-    layers = [{"name": f"layer {each}", "layer": each, "kind": "layer", "before": 1, "after": 0} for each in (3, 4)]
-    assert "30.00% of those of its layers: 2 layers." in card("structured", layers=layers)
-
-
-def test_of_zeros_it_says_that_they_stayed() -> None:
-    assert "Sparsity 0.0316% before, 0.0316% after: every pruned weight is still zero." in card(
-        "unstructured", layers=[]
-    )
 
 
 @pytest.mark.parametrize(

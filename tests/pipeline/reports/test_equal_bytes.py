@@ -3,29 +3,20 @@
 import math
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.engine.architectures.describe import describe_folder
 from core.engine.datasets.window_losses import WindowLosses
-from core.pipeline.recipes.parts import Output
 from core.pipeline.reports.equal_bytes import (
     MeasuredFile,
     TextLosses,
-    artifact_files,
     compare_at_equal_bytes,
-    dense_files_of,
-    is_done,
-    measuring_job,
 )
 from core.pipeline.reports.report import ARTIFACT, Report
 from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.equal_bytes import EqualBytes, in_words
 from secateur_wire.metrics import Metrics
-from tests.model_folders import write_llama
-from tests.recipes import recipe_of
 
 DENSE = (2.0, 2.2, 1.8, 2.4, 2.1)
 PRUNED = (2.3, 2.4, 2.2, 2.5, 2.6)
@@ -106,33 +97,6 @@ def test_nothing_is_guessed_where_no_such_file_was_measured_on_these_windows() -
     assert unknown.outcome is None and "bytes of oak are not known" in (unknown.reason or "")
     broken = compare_at_equal_bytes(report(pruned=()), metrics(), [dense("dense in int4", 300, DENSE)], None)["oak"]
     assert broken.outcome is None and "no file of the artifact has a finite loss" in (broken.reason or "")
-
-
-def test_the_job_that_would_measure_it_is_named_until_it_has() -> None:
-    own = artifact_files(report(), metrics())
-    measure = {"output": {"quantization": {"scheme": "int4"}}}
-    assert not is_done(measure, own, [dense("dense in int4", 700, DENSE, samples=6)]), "on other windows"
-    assert is_done(measure, own, [dense("dense in int4", 700, DENSE)])
-    files = {"output": {"exports": [{"format": "gguf", "types": ["Q8_0", "Q4_K_M"]}]}}
-    assert not is_done(files, own, [dense("dense as gguf Q8_0", 700, DENSE)])
-
-
-def test_files_of_a_quantised_copy_are_not_those_of_the_dense_model() -> None:
-    export = {"file": "small.gguf", "format": "gguf", "type": "Q4_0", "bytes": 200}
-    output = Output.model_validate({"quantization": {"scheme": "int4"}, "exports": []})
-    files = dense_files_of(report(), metrics(exports=[export]), output, "measured")
-    assert {each.name for each in files} == {"dense in int4", "dense in int4 as gguf Q4_0"}
-
-
-@pytest.mark.parametrize("is_weighted", [True, None])
-def test_dense_files_are_rounded_by_the_text_that_the_artifact_s_are(is_weighted: bool | None, tmp_path: Path) -> None:
-    description = describe_folder(write_llama(tmp_path / "model", hidden=256, intermediate=256))
-    text, output = {"dataset": "oak", "samples": 2}, {"importance_matrix": is_weighted}
-    recipe = recipe_of("magnitude", sparsity=0.5, calibration=text, output=output)
-    measure = measuring_job(recipe, description.language_model, [], [])
-    assert measure is not None and measure["output"] == {"exports": [{"format": "gguf", "types": ["Q4_K_M"]}]}
-    read = measure.get("calibration", {})
-    assert isinstance(read, dict) and read.get("dataset") == ("oak" if is_weighted else None)
 
 
 def test_zeros_that_save_no_bytes_are_compared_with_the_model_as_it_is_and_the_verdict_says_so() -> None:

@@ -111,23 +111,6 @@ def test_without_perplexity_accuracy_decides(metrics: dict[str, Any], band: str,
     assert verdict is not None and (verdict.band, verdict.reason) == (band, reason)
 
 
-def test_nothing_is_said_of_what_was_not_measured_or_not_pruned() -> None:
-    assert verdict_on("wanda", "unstructured", 0.5, Metrics()) is None
-    assert verdict_on("recover", None, None, perplexity(0.5)) is None
-
-
-def test_a_difference_within_the_spread_between_seeds_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdicts, "measurements", lambda table: (row("wanda", 2.0, 0.16),) if table == "zeros" else ())
-    inside, outside, other = (
-        verdict_on(method, "unstructured", 0.5, perplexity(ratio))
-        for method, ratio in (("wanda", 1.07), ("wanda", 1.09), ("sparsegpt", 1.07))
-    )
-    assert inside is not None and inside.within_noise and inside.words == "as good as dense"
-    assert inside.reason.endswith("within the ± 8.0% by which such jobs differ from seed to seed")
-    assert outside is not None and not outside.within_noise and outside.words == "close to dense"
-    assert other is not None and not other.within_noise, "the spread is another method's"
-
-
 def test_a_difference_within_its_own_error_is_none_unless_it_is_large() -> None:
     said = {}
     for ratio, error in ((1.08, 0.09), (1.08, 0.07), (1.5, 0.6)):
@@ -162,18 +145,6 @@ def test_worse_than_random_needs_a_measurement_of_random(monkeypatch: pytest.Mon
     assert beside is not None and beside.words == "much worse, and worse than random would do"
 
 
-def test_the_card_begins_with_it() -> None:
-    metrics = perplexity(1.1).document() | {
-        "sparsity": {"prunable": 0.5, "model": 0.4},
-        "bytes": {"dense": 2, "artifact": 2},
-    }
-    metrics["perplexity"]["text-0"]["sequence_length"] = 8
-    metrics["perplexity"]["text-0"]["ratio_stderr"] = 0.0123
-    shown = model_card(recipe_of("wanda"), Report.model_validate({"metrics": metrics}))
-    assert "**Close to dense**: perplexity on text-0 is 1.1 times the dense model's (± 0.012)." in shown
-    assert "| 20.000 | 22.000 (× 1.100 ± 0.012) |" in shown
-
-
 @pytest.mark.parametrize(
     ("figures", "answers"),
     [
@@ -202,16 +173,3 @@ def test_answers_come_first_and_the_worst_figure_of_them_decides(figures: dict[s
     assert verdict.band == bands[answers], "the worse of both"
     alone = verdict_on("wanda", "unstructured", 0.6, Metrics(answers=metrics.answers))
     assert alone is not None and (alone.words, alone.figure) == (answers, "answers")
-
-
-def test_a_card_begins_with_whether_the_model_still_answers() -> None:
-    metrics = perplexity(1.4).document() | {
-        "answers": {"chats": compared(4.0, 0.2)},
-        "sparsity": {"prunable": 0.5, "model": 0.4},
-        "bytes": {"dense": 2, "artifact": 2},
-    }
-    metrics["perplexity"]["text-0"]["sequence_length"] = 8
-    card = model_card(recipe_of("wanda"), Report.model_validate({"metrics": metrics}))
-    words = [line for line in card.partition("# m, pruned")[2].splitlines()[1:] if line]
-    assert words[0].startswith("**No longer answers; by perplexity noticeably worse**: on chats KL 4 ± 0.01 nats a")
-    assert "| KL a token along the dense answers, chats | 0 | 4.000 ± 0.01" in card

@@ -18,7 +18,7 @@ from core.engine.latency.model_widths import model_widths
 from core.engine.latency.registry import engine_info
 from core.engine.latency.variants import BlockVariant, ModelShape
 from core.pipeline.messages import ModelSource
-from core.pipeline.recipes.request import UnresolvedRequest, is_chosen_by_cost
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.search import run as search_stage
@@ -85,17 +85,6 @@ def test_a_limit_of_time_is_a_share_of_what_the_table_says_of_the_dense_model(
         assert costs.fixed + description.layers * costs.of_layer({"channels": width}) == pytest.approx(asked)
 
 
-def test_a_table_of_another_version_is_measured_again_and_told(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fresh = table_of(inspect_folder(folder), 16)
-    monkeypatch.setattr(search_stage, "measured_costs", lambda *arguments, **named: fresh)
-    old = table_of(inspect_folder(folder), 16, version="transformers 0.1")
-    output = searched(folder, tmp_path / "work", {"decode_ratio": 0.7}, old)
-    assert output.table == fresh
-    assert any("measured again" in note and "transformers 0.1" in note for note in output.notes)
-
-
 def test_memory_is_that_of_the_files_and_of_the_cache(folder: Path, tmp_path: Path) -> None:
     description = inspect_folder(folder)
     structure = require_structure(description)
@@ -129,21 +118,3 @@ def test_what_cannot_be_chosen_by_cost_is_refused_with_what_would_be_right(
     with pytest.raises(InvalidTarget, match=says) as refused:
         resolve_target(inspect_folder(folder), request, Target(**target))
     assert refused.value.param in ("target.engine", f"target.{Target(**target).kind}")
-
-
-def test_costs_decide_where_the_method_knows_what_parts_are_worth(folder: Path) -> None:
-    description = inspect_folder(folder)
-    files = {"gguf": ["Q8_0"]}
-    for target, layout, decide in (
-        ({"decode_ratio": 0.7}, "per_layer", True),
-        ({"latency_ratio": 0.7}, "uniform", False),
-        ({"decode_ratio": 0.7, "engine": "llama-cpp"}, "uniform", True),
-        ({"memory_bytes": 10_000}, "uniform", True),
-        ({"bytes": 60_000}, "per_layer", False),
-    ):
-        request = UnresolvedRequest(
-            "frontier", "structured", parameters={"round_to": 2}, layout=layout, exports=files, is_calibrated=True
-        )
-        resolved = resolve_target(description, request, Target(**target))
-        assert is_chosen_by_cost(Target(**target), resolved.parameters, resolved.layout) == decide
-        assert (resolved.sparsity is None) == ("bytes" not in target)
