@@ -1,11 +1,8 @@
 """The comparison of an artifact with the best dense file of no more bytes, by real jobs on a model that has learnt."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.database import transaction
 from core.engine.exporters.probe_lines import varied_lines
@@ -50,15 +47,6 @@ def newest(jobs: Queue, job_id: str) -> dict[str, EqualBytes]:
         return job_with_measured(session, jobs.team, jobs.job(job_id)).measured.equal_bytes
 
 
-def bits_on(folder: Path, text: str) -> float:
-    """The mean loss of stock transformers on a text in bits a token, in windows."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    ids = torch.tensor(tokenizer(text)["input_ids"])
-    windows_NT = ids[: len(ids) // LENGTH * LENGTH].view(-1, LENGTH)
-    with torch.inference_mode():
-        return float(model(input_ids=windows_NT, labels=windows_NT).loss) / 0.6931
-
-
 def test_a_pruned_model_is_worse_than_a_dense_file_of_fewer_bytes_once_that_was_measured(
     jobs: Queue, body: dict[str, Any], finish: Finish, work: Work
 ) -> None:
@@ -89,24 +77,3 @@ def test_a_pruned_model_is_worse_than_a_dense_file_of_fewer_bytes_once_that_was_
     assert report["equal_bytes"]["lines"]["outcome"] == "worse"
     assert job.verdict is not None and "worse than the dense model as gguf" in job.verdict.words
     assert "worse than the dense model as gguf" in (artifact(jobs, second) / "README.md").read_text()
-
-
-def test_the_sign_holds_on_a_third_text_and_the_difference_is_that_of_the_bits_per_byte(
-    jobs: Queue, body: dict[str, Any], finish: Finish
-) -> None:
-    evaluation = body["evaluation"] | {"samples": 10}  # windows on which no other file was measured
-    dense = finish({"model": "trained", "method": "none", "evaluation": evaluation,
-                    "output": {"quantization": {"scheme": "int4", "group_size": 128}}})  # fmt: skip
-    output = {"quantization": {"scheme": "int8"}, "dtype": "bfloat16"}
-    pruned = finish(body | {"sparsity": 0.02, "evaluation": evaluation, "output": output})
-    assert len(jobs.report(pruned)["window_losses"]["dense in bfloat16"]["lines"]["losses"]) == 10
-    third = "\n\n".join(varied_lines(1500, 7)[400:])
-    signs = bits_on(artifact(jobs, pruned), third) - bits_on(artifact(jobs, dense), third)
-    one, other = jobs.job(pruned).measured, jobs.job(dense).measured
-    for name, each in one.equal_bytes.items():
-        assert each.dense == "dense in int4" and each.outcome == "better"
-        bits = [measured.perplexity[name].bits_per_byte for measured in (one, other)]
-        assert bits[0] is not None and bits[1] is not None and bits[0].pruned and bits[1].pruned
-        assert each.difference == pytest.approx(bits[0].pruned - bits[1].pruned, rel=1e-4)
-        assert each.difference * signs > 0
-    assert jobs.job(dense).measured.equal_bytes == {}, "a dense file is not compared with itself"

@@ -64,20 +64,6 @@ def test_dense_and_pruned_answer_the_questions_of_the_home(jobs: Queue, answered
     assert progress == sorted(progress) and any(0.92 < done <= 0.95 for done in progress)
 
 
-def test_a_model_answers_the_same_questions_once(
-    jobs: Queue, body: dict[str, Any], answered: str, finish: Finish
-) -> None:
-    evaluation = {"tasks": list(TASKS), "task_limit": 16}
-    asked = {"method": "magnitude", "sparsity": 0.95, "calibration": None, "evaluation": evaluation}
-    second = finish({**body, **asked, "model": f"job:{answered}"})
-    for task in TASKS:
-        before, after = ((jobs.job(job).metrics or {})["tasks"][task] for job in (answered, second))
-        assert (after["dense"], after["dense_stderr"]) == (before["pruned"], before["pruned_stderr"])
-    report = jobs.report(second)
-    assert "tasks_dense" not in report["peak_memory_of_other_processes"]
-    assert [note for note in report["notes"] if "measured by an earlier job" in note]
-
-
 def test_a_worker_without_the_questions_fails_the_job_and_says_which(
     jobs: Queue, body: dict[str, Any], work: Work
 ) -> None:

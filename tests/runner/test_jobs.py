@@ -1,6 +1,9 @@
-"""Every figure of a job is of the model that it names: each is compared with one computed apart by transformers."""
+"""A job of each kind leaves a model that loads and runs as its page says, and each figure is of the model it names: it
+is compared with one computed apart by transformers.
+"""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +16,12 @@ from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import EvaluationSet, evaluation_set
 from core.engine.exporters.probe_lines import varied_lines
 from core.pipeline.reports.report import ARTIFACT
-from core.service.jobs.alternatives import job_with_measured
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from secateur_wire.metrics import Metrics
 from tests.gguf.trained import save_trained
-from tests.runner.conftest import Finish, artifact
+from tests.runner.conftest import Finish, artifact, shown_ways
+from tests.shown_ways import run_here
 from tests.worker.conftest import Queue
 
 TEXTS, SAMPLES, LENGTH = {"lines": 5, "others": 6}, 12, 64
@@ -30,16 +33,11 @@ PRUNED = {"method": "magnitude", "sparsity": 0.5}
 DEPTH = {"method": "depth", "sparsity": 0.3, **CALIBRATED}
 INT8 = {"scheme": "int8"}
 KINDS: dict[str, dict[str, Any]] = {
-    "masks": PRUNED | {"output": BFLOAT16},
     "units": {"method": "l2-structured", "sparsity": 0.2, "output": BFLOAT16 | {"layout": "per_layer"}},
-    "depth": DEPTH | {"output": BFLOAT16},
-    "vocabulary": {"method": "vocabulary", "parameters": TOKENS, "output": BFLOAT16, **CALIBRATED},
     "vocabulary-masks": PRUNED | {"vocabulary": TOKENS, "output": BFLOAT16, **CALIBRATED},
     "vocabulary-depth-codes": DEPTH | {"vocabulary": TOKENS, "output": BFLOAT16 | {"quantization": INT8}},
     "masks-codes": PRUNED | {"output": BFLOAT16 | {"quantization": INT8}},
     "stored": {"method": "none", "output": BFLOAT16},
-    "stored-codes": {"method": "none", "output": {"quantization": INT8}},
-    "stored-vocabulary": {"method": "none", "vocabulary": TOKENS, "output": BFLOAT16, **CALIBRATED},
     "stored-vocabulary-file": {"method": "none", "vocabulary": TOKENS, **CALIBRATED,
         "output": {"exports": [{"format": "gguf", "types": ["Q8_0"]}]}},
     "trained": PRUNED | {"output": BFLOAT16, "recovery": {"method": "finetune", "steps": 3, "batch_size": 2,
@@ -114,14 +112,14 @@ def perplexities(losses: dict[str, list[float]]) -> dict[str, float]:
     return {name: math.exp(sum(each) / len(each)) for name, each in losses.items()}
 
 
-@pytest.fixture(scope="module")
-def finished(body: dict[str, Any], finish: Finish) -> dict[str, str]:
-    return {kind: finish(body | asked) for kind, asked in KINDS.items()}
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_figure_is_that_of_the_model_it_names(kind: str, jobs: Queue, finished: dict[str, str]) -> None:
-    job_id = finished[kind]
+def test_its_model_loads_and_runs_and_each_figure_is_that_of_the_model_it_names(
+    kind: str, jobs: Queue, body: dict[str, Any], finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = finish(body | KINDS[kind])
+    _check_artifact(jobs, job_id, is_quantised="quantization" in KINDS[kind]["output"])
+    written = run_here(shown_ways(jobs, job_id)[0], artifact(jobs, job_id), tmp_path, monkeypatch)
+    assert len(written.split()) > 3, written
     job, report, apart = jobs.job(job_id), jobs.report(job_id), Apart(jobs, job_id)
     losses = {model: apart.losses(model) for model in ("dense in float32", "dense in bfloat16", ARTIFACT)}
     means = {model: perplexities(each) for model, each in losses.items()}
@@ -157,23 +155,16 @@ def test_each_figure_is_that_of_the_model_it_names(kind: str, jobs: Queue, finis
     _check_copies(metrics, dense, {"dense in bfloat16": rounded})
 
 
-def test_what_other_jobs_measured_is_added_to_the_copy_that_they_measured(
-    jobs: Queue, finished: dict[str, str]
-) -> None:
-    """A job that took tokens away stored no copy of the dense model, whatever its method is."""
-    apart = Apart(jobs, finished["stored"])
-    codes = perplexities(Apart(jobs, finished["stored-codes"]).losses(ARTIFACT))
-    dense, rounded = (perplexities(apart.losses(each)) for each in ("dense in float32", "dense in bfloat16"))
-    with transaction(jobs.sessions) as session:
-        job = job_with_measured(session, jobs.team, jobs.job(finished["masks"]))
-    _check_copies(job.measured, dense, {"dense in bfloat16": rounded, "dense in int8": codes})
-    assert {"dense in bfloat16", "dense in int8"} <= {each.name for each in job.measured.alternatives}
-    stored = jobs.job(finished["stored-vocabulary-file"]).measured
-    (file,) = stored.exports
-    assert file.own_speed is None and file.speed is not None and file.speed.dense_bytes > file.bytes
-    (copy,) = (each for each in job.measured.alternatives if each.name == "dense as gguf Q8_0")
-    assert copy.bytes == file.speed.dense_bytes and copy.decode == file.speed.decode.dense
-    assert copy.kl is None and copy.perplexity_ratio is None, "only the file without those tokens was compared"
+def _check_artifact(jobs: Queue, job_id: str, *, is_quantised: bool) -> None:
+    """Check that it loads with nothing missing, and that what is left in it is as the figures count it."""
+    measured, verification = jobs.job(job_id).measured, jobs.report(job_id)["verification"]
+    assert verification["maximum_difference"] <= verification["tolerance"]
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        artifact(jobs, job_id), output_loading_info=True, trust_remote_code=True
+    )
+    assert not any(loading.values()) and measured.parameters is not None
+    if not is_quantised:
+        assert measured.parameters.nonzero == sum(int(each.count_nonzero()) for each in model.parameters())
 
 
 def _check_copies(metrics: Metrics, dense: dict[str, float], copies: dict[str, dict[str, float]]) -> None:
