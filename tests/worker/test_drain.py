@@ -3,11 +3,9 @@
 import signal
 from typing import Any
 
-import pytest
 from sqlalchemy import select
 
 from core.database import transaction
-from core.service.jobs import queue
 from core.service.jobs.tables import AttemptRow
 from core.settings import Settings
 from tests.worker.conftest import Queue, SpawnWorker, eventually, is_alive, runner_of, saved_blocks
@@ -57,26 +55,13 @@ def test_a_block_that_takes_longer_than_the_drain_is_dropped(
     assert jobs.row(job_id).status == "queued" and saved_blocks(settings, job_id) == []
 
 
-@pytest.mark.parametrize("task", ["measure", "verify"])
 def test_a_task_without_blocks_is_ended_at_once(
-    task: str, jobs: Queue, job_body: dict[str, Any], start_worker: Any, settings: Settings
+    jobs: Queue, job_body: dict[str, Any], start_worker: Any, settings: Settings
 ) -> None:
     job_id = jobs.submit(job_body)
-    worker = start_worker(settings.model_copy(update={"drain_seconds": 600.0}), hang_in=task)
+    worker = start_worker(settings.model_copy(update={"drain_seconds": 600.0}), hang_in="measure")
     pids = jobs.runner_pids(job_id)
     worker.stop.set()
     assert worker.result(60) == "queued"
     eventually(lambda: not any(map(is_alive, pids)))
     assert outcomes(jobs, job_id) == ["released"]
-
-
-def test_a_cancelled_job_does_not_wait_for_its_block(
-    jobs: Queue, job_body: dict[str, Any], start_worker: Any, settings: Settings
-) -> None:
-    job_id = jobs.submit(job_body)
-    patient = settings.model_copy(update={"cancel_grace_seconds": 500.0})
-    worker = start_worker(patient, blocks=3, block_seconds=600)
-    eventually(lambda: in_block(jobs, job_id, 1))
-    with transaction(jobs.sessions) as session:
-        queue.request_cancel(session, job_id)
-    assert worker.result(60) == "cancelled"

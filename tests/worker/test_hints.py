@@ -1,5 +1,6 @@
 """Hints in a real broker: few, however long nobody takes them and however many send them; and enough to wake."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from sqlalchemy import text
 
 from core.database import transaction
 from core.service.jobs.broker import celery_app
-from core.service.jobs.hints import Hints
+from core.service.jobs.hints import Hints, hint_sender
 from core.service.jobs.queue import HINTS_PER_QUEUE
 from core.settings import Settings
 from tests.worker.conftest import Queue, StartPart, eventually, worker_state
@@ -119,18 +120,6 @@ def test_an_hour_without_a_worker_leaves_no_more_than_a_moment_does(
     assert HINTS_PER_QUEUE <= broker.length() <= HINTS_PER_QUEUE + OVER, "hints that were lost are sent again"
 
 
-def test_few_waiting_jobs_have_few_hints(
-    broker: Broker, dispatchers: list[Hints], jobs: Queue, job_body: dict[str, Any]
-) -> None:
-    for _ in range(3):
-        jobs.submit(job_body)
-    impatient = broker.settings.model_copy(update={"hint_stale_seconds": 0.0})
-    for _ in range(20):
-        for hints in dispatchers:
-            send_due_hints(DutyRun(jobs.sessions, impatient), hints)
-    assert broker.length() == 3
-
-
 def test_a_worker_takes_old_hints_and_is_woken_by_the_next(
     broker: Broker, dispatchers: list[Hints], jobs: Queue, job_body: dict[str, Any], start_part: StartPart
 ) -> None:
@@ -143,3 +132,14 @@ def test_a_worker_takes_old_hints_and_is_woken_by_the_next(
         job_id = jobs.submit(job_body)
         dispatchers[0].send(job_id, "default")
         jobs.succeeded(job_id)
+
+
+def test_a_message_appears_whole_or_not_at_all(settings: Settings) -> None:
+    app = celery_app(settings)
+    send = hint_sender(app)
+    folder = Path(settings.home, "broker", "messages")
+    for number in range(20):
+        send(f"job_{number}", "default")
+    for file in folder.iterdir():
+        assert file.name.endswith(".default.msg") and json.loads(file.read_text())
+    app.close()

@@ -5,15 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from core.pipeline.reports.manifest import Manifest
 from core.service.jobs.schemas import JobBody
 from core.settings import Settings
 from tests.model_folders import write_llama, write_text
 from tests.recipes import recipe_of
-from worker.cli import register
 from worker.cli.reproduce import measure_again, recipe_with, reproduce, reproduce_block
 from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.failures import CommandFailed
@@ -70,24 +67,6 @@ def test_the_recipe_gets_the_names_of_what_is_given_and_loses_what_changes_no_we
     assert recipe_with(manifest, instance, dense, [text]) == body, "a second time"
     alone = JobBody.model_validate(recipe_with(manifest, instance, dense, [text], is_measured=False))
     assert (alone.evaluation.datasets, alone.recovery, alone.calibration) == ([], None, job.calibration)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ([], "give --source with the dense model to prune again, or --measure with a text"),
-        (["--source", "{tmp}", "--measure", "{tmp}"], "give --source with the dense model"),
-        (["--measure", "{tmp}", "--block", "1"], "--text and --block go with --source"),
-        (["--measure", "{tmp}", "--text", "{tmp}"], "--text and --block go with --source"),
-        (["--source", "{tmp}/none"], "there is no such file or folder"),
-    ],
-)
-def test_options_that_contradict_each_other_are_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
-    given = ["reproduce", str(tmp_path), *(each.format(tmp=tmp_path) for each in arguments)]
-    app = typer.Typer()
-    register(app)
-    refused = CliRunner().invoke(app, given)
-    assert refused.exit_code == 2 and said in " ".join(refused.output.replace("│", "").split())
 
 
 def test_what_is_not_what_the_recipe_names_is_told(instance: EmbeddedInstance, dense: Path, tmp_path: Path) -> None:

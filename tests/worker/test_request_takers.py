@@ -23,7 +23,6 @@ from worker.supervisor.discoverer import Discoverer
 from worker.supervisor.drain import Drain
 from worker.supervisor.heartbeat import Heartbeat
 from worker.supervisor.request_taker import RequestTaker
-from worker.supervisor.sample_fetcher import SampleFetcher
 
 CANNOT_START = ["\0"]
 """A command for which `subprocess` raises ValueError."""
@@ -62,18 +61,6 @@ def running(taker: RequestTaker[str]) -> Iterator[None]:
     finally:
         taker.stop()
         taker.wait(120)
-
-
-def test_a_request_that_raises_what_nobody_foresaw_fails_and_the_next_one_is_taken(
-    api: TestClient, settings: Settings, sessions: sessionmaker[Session]
-) -> None:
-    fetcher = SampleFetcher("worker_1", settings, command=CANNOT_START)
-    for _ in range(2):
-        asked = api.post("/v1/samples", json={}).json()
-        assert fetcher.take_next(sessions)
-        ended = api.get(f"/v1/samples/{asked['id']}").json()
-        assert ended["state"] == "failed" and "ValueError: embedded null byte" in ended["error"]["message"]
-    assert not fetcher.take_next(sessions)
 
 
 def test_a_discovery_that_raises_what_nobody_foresaw_fails_for_good_after_its_attempts(

@@ -1,7 +1,5 @@
 """A job with a latency target: what the supervisor makes of what the runner searched for and measured."""
 
-import os
-import signal
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ def body(job_body: dict[str, Any]) -> dict[str, Any]:
     return job_body | {"method": "llm-pruner", "sparsity": None, "target": {"latency_ratio": 0.7}}
 
 
-@pytest.mark.parametrize(("latency", "end"), [(0.65, "succeeded"), (0.72, "succeeded"), (0.75, "failed")])
+@pytest.mark.parametrize(("latency", "end"), [(0.72, "succeeded"), (0.75, "failed")])
 def test_the_latency_measured_at_the_end_decides_within_its_spread(
     latency: float, end: str, jobs: Queue, body: dict[str, Any], start_worker: StartWorker
 ) -> None:
@@ -33,21 +31,7 @@ def test_the_latency_measured_at_the_end_decides_within_its_spread(
         assert "0.7 was asked for" in job.error.message and "reached 0.75" in job.error.message
 
 
-def test_another_attempt_searches_with_what_the_one_before_left(
-    jobs: Queue, body: dict[str, Any], start_worker: StartWorker
-) -> None:
-    job_id = jobs.submit(body)
-    worker = start_worker(hang_in="prune")
-    os.kill(jobs.runner_pids(job_id)[0], signal.SIGKILL)
-    assert worker.result() == "queued"
-    assert start_worker(latency=0.7).result() == "succeeded"
-    searches = [message for message in jobs.logs(job_id) if message.startswith("search after")]
-    assert searches == ["search after []", "search after ['attempt-1']"]
-
-
-@pytest.mark.parametrize(
-    ("task", "code"), [("search", "latency_too_noisy"), ("search", "out_of_memory"), ("measure", "out_of_memory")]
-)
+@pytest.mark.parametrize(("task", "code"), [("search", "latency_too_noisy"), ("measure", "out_of_memory")])
 def test_a_latency_that_cannot_be_told_fails_the_job_once_and_stores_nothing(
     task: str, code: str, jobs: Queue, body: dict[str, Any], start_worker: StartWorker
 ) -> None:

@@ -1,10 +1,8 @@
 """Temporary folders in a home: what a process leaves there that is killed, the next one removes."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from worker.temporary_folders import temporary_folder
@@ -40,13 +38,3 @@ def test_what_a_killed_process_left_is_removed_and_what_is_used_is_not(tmp_path:
     with temporary_folder(tmp_path, "samples-") as own:
         assert [own] == list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_without_a_lock_counts_as_left_after_a_day(tmp_path: Path) -> None:
-    fresh, old = tmp_path / "samples-fresh", tmp_path / "samples-old"
-    for each in (fresh, old):
-        each.mkdir()
-    day_before = time.time() - 25 * 3600
-    os.utime(old, (day_before, day_before))
-    with temporary_folder(tmp_path, "samples-"):
-        assert fresh.exists() and not old.exists()

@@ -14,13 +14,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.service.jobs.queue import heartbeat
 from core.service.jobs.tables import WorkerRow
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.worker.conftest import Queue, StartPart, eventually
 from tests.worker.held import Held
-from worker import alive, machine
+from worker import alive
 from worker.supervisor.drain import Drain
 from worker.supervisor.heartbeat import Heartbeat
 
@@ -128,17 +127,3 @@ def test_a_worker_beats_while_its_disk_is_freed_and_while_it_cannot_be_read(
     eventually(lambda: "watermark" in reason())
     heartbeat.stop(30)
     assert not reason()
-
-
-def test_workers_that_went_silent_are_not_listed(api: TestClient, jobs: Queue) -> None:
-    with transaction(jobs.sessions) as session:
-        heartbeat(session, "worker_silent", queue="default", device="cpu", hostname="bed", pid=1)
-    assert [each["id"] for each in listed(api)] == ["worker_silent"]
-    with transaction(jobs.sessions) as session:
-        session.connection().exec_driver_sql("UPDATE workers SET heartbeat_at = now() - interval '10 minutes'")
-    assert listed(api) == []
-
-
-def test_memory_and_disk_are_those_of_this_machine(tmp_path: Path) -> None:
-    assert 0 < machine.memory_bytes() <= psutil.virtual_memory().total
-    assert machine.disk_free_bytes(tmp_path / "not" / "yet" / "there") > 0
