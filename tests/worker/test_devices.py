@@ -34,7 +34,6 @@ from tests.worker.supervise import runner
 from worker import devices
 from worker.devices import Device, DeviceReader
 from worker.embedded.serve import part_environment
-from worker.node import worker_environment
 from worker.processes import ChildProcess, spawn
 from worker.supervisor.supervisor import Supervisor
 
@@ -154,18 +153,6 @@ def used_devices(log: Path) -> set[str]:
         of_server.setdefault(server, set()).add(device)
     assert all(len(devices) == 1 for devices in of_server.values()), of_server
     return set.union(*of_server.values())
-
-
-def test_what_a_node_has_is_shared_out_among_its_workers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("worker.node.memory_bytes", lambda: 100)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
-    both = settings.model_copy(update={"devices": ["0", "1"], "device": None, "worker_memory_bytes": None})
-    expected = {"SECATEUR_OWN_DEVICE": "1", "CUDA_VISIBLE_DEVICES": "GPU-2", "SECATEUR_DEVICE": "cuda"}
-    shares = {"SECATEUR_WORKER_MEMORY_BYTES": "50", "SECATEUR_THREADS": "4"}
-    assert worker_environment(both, "1", "GPU-2") == expected | shares
-    chosen = both.model_copy(update={"worker_memory_bytes": 70, "threads": 3})
-    assert worker_environment(chosen, "1", "GPU-2") == expected | {"SECATEUR_WORKER_MEMORY_BYTES": "70"}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ from tests.forked_processes import warm_python
 from tests.model_folders import write_llama, write_text
 from tests.small_disks import small_disk
 from tests.sources.conftest import write_wordy_model
-from tests.sources.hub_server import HubState, hub_server
 from tests.worker.conftest import Queue
 from tests.worker.filling_runner import fill
 from worker.processes import ChildProcess
@@ -44,18 +43,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def hub() -> Iterator[HubState]:
-    with hub_server() as state:
-        yield state
-
-
-@pytest.fixture
-def settings(settings: Settings, disk: Path, hub: HubState) -> Settings:
+def settings(settings: Settings, disk: Path) -> Settings:
     """Everything a worker writes is on the small disk; what is registered is not."""
     return settings.model_copy(
         update={
             "home": disk / "home",
-            "hub_endpoint": hub.endpoint,
             "threads": 1,
             "device": "cpu",
             "disk_watermark_bytes": 0,

@@ -1,4 +1,6 @@
-"""From claim to end: what the supervisor makes of what the runner does, and of what is done to it."""
+"""From claim to end: what the supervisor makes of what the runner does, and of what is done to it. At SIGTERM it
+finishes the block it is in, gives the job back and leaves; the next one goes on from there.
+"""
 
 import os
 import shutil
@@ -9,16 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from core.database import transaction
 from core.service.jobs import queue, service
-from core.service.jobs.tables import JobRow
+from core.service.jobs.tables import AttemptRow, JobRow
 from core.service.publications.retry import retry
 from core.settings import Settings
 from core.storage import LocalStore, StoredFile, artifact_prefix
 from secateur_wire.errors import RunnerLost
-from tests.worker.conftest import Queue, SpawnWorker, StartWorker, dispatched, eventually, is_alive, saved_blocks
+from tests.worker.conftest import (
+    Queue,
+    SpawnWorker,
+    StartWorker,
+    dispatched,
+    eventually,
+    is_alive,
+    runner_of,
+    saved_blocks,
+)
 from tests.worker.supervise import runner
 from worker.supervisor.supervisor import Supervisor
 
@@ -271,3 +282,94 @@ def test_a_job_cancelled_while_its_artifact_is_stored_keeps_nothing(
     supervisor = Supervisor(settings, jobs.sessions, store, stop=threading.Event(), runner=runner("{}"))
     assert supervisor.run(claim) == "cancelled"
     assert not store.folder(artifact_prefix(job_id, 1)).exists()
+
+
+def in_block(jobs: Queue, job_id: str, block: int) -> bool:
+    return f"in block {block}" in jobs.logs(job_id)
+
+
+def outcomes(jobs: Queue, job_id: str) -> list[str | None]:
+    with transaction(jobs.sessions) as session:
+        attempts = session.scalars(select(AttemptRow).where(AttemptRow.job_id == job_id).order_by(AttemptRow.attempt))
+        return [attempt.outcome for attempt in attempts]
+
+
+def test_the_block_is_finished_and_the_next_worker_goes_on_after_it(
+    jobs: Queue, job_body: dict[str, Any], settings: Settings, spawn_worker: SpawnWorker
+) -> None:
+    job_id = jobs.submit(job_body)
+    worker = spawn_worker(blocks=20, block_seconds=600, last_seconds=0.5)
+    eventually(lambda: in_block(jobs, job_id, 1))
+    runner = runner_of(worker.pid, "tests.worker.stand_in_runner")
+    assert runner is not None
+    worker.send(signal.SIGTERM)
+    assert worker.wait(60) == 0
+    assert not is_alive(runner)
+    row = jobs.row(job_id)
+    assert row.status == "queued" and row.attempts_allowed - row.attempt == 3, "the attempt counted"
+    assert jobs.events(job_id)[-1].data["reason"] == "released"
+    assert saved_blocks(settings, job_id) == [1]
+    assert spawn_worker(blocks=3, block_seconds=0.0).wait(60) == 0
+    assert jobs.job(job_id).status == "succeeded" and jobs.job(job_id).attempt == 2
+    assert "continuing after block 1" in jobs.logs(job_id)
+    assert outcomes(jobs, job_id) == ["released", "succeeded"]
+
+
+def test_a_block_that_takes_longer_than_the_drain_is_dropped(
+    jobs: Queue, job_body: dict[str, Any], settings: Settings, spawn_worker: SpawnWorker
+) -> None:
+    job_id = jobs.submit(job_body)
+    worker = spawn_worker(settings.model_copy(update={"drain_seconds": 1.0}), blocks=20, block_seconds=600)
+    eventually(lambda: in_block(jobs, job_id, 1))
+    runner = runner_of(worker.pid, "tests.worker.stand_in_runner")
+    worker.send(signal.SIGTERM)
+    assert worker.wait(60) == 0
+    assert runner is not None and not is_alive(runner)
+    assert jobs.row(job_id).status == "queued" and saved_blocks(settings, job_id) == []
+
+
+def test_a_task_without_blocks_is_ended_at_once(
+    jobs: Queue, job_body: dict[str, Any], start_worker: Any, settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    worker = start_worker(settings.model_copy(update={"drain_seconds": 600.0}), hang_in="measure")
+    pids = jobs.runner_pids(job_id)
+    worker.stop.set()
+    assert worker.result(60) == "queued"
+    eventually(lambda: not any(map(is_alive, pids)))
+    assert outcomes(jobs, job_id) == ["released"]
+
+
+@pytest.fixture
+def targeted(job_body: dict[str, Any]) -> dict[str, Any]:
+    return job_body | {"method": "llm-pruner", "sparsity": None, "target": {"latency_ratio": 0.7}}
+
+
+@pytest.mark.parametrize(("latency", "end"), [(0.72, "succeeded"), (0.75, "failed")])
+def test_the_latency_measured_at_the_end_decides_within_its_spread(
+    latency: float, end: str, jobs: Queue, targeted: dict[str, Any], start_worker: StartWorker
+) -> None:
+    job_id = jobs.submit(targeted)
+    assert start_worker(latency=latency).result() == end
+    job, report = jobs.job(job_id), jobs.report(job_id)
+    assert job.metrics is not None and job.sparsity is None
+    figures = {"kind": "latency_ratio", "asked": 0.7, "reached": latency, "spread": 0.05, "sparsity": 0.25}
+    assert job.metrics["target"] == figures | {"met": end == "succeeded"}
+    assert report["target"]["search"]["steps"] == [{"sparsity": 0.25, "ratio": 0.7}]
+    assert report["told"] == 0.25 and report["recipe"]["sparsity"] is None
+    assert report["recipe"]["target"] == {"latency_ratio": 0.7}
+    assert "model.safetensors" in jobs.artifact_names(job_id), "kept, as where any gate is missed"
+    if end == "failed":
+        assert job.error is not None and (job.error.code, job.error.param) == ("gate_missed", "target.latency_ratio")
+        assert "0.7 was asked for" in job.error.message and "reached 0.75" in job.error.message
+
+
+@pytest.mark.parametrize(("task", "code"), [("search", "latency_too_noisy"), ("measure", "out_of_memory")])
+def test_a_latency_that_cannot_be_told_fails_the_job_once_and_stores_nothing(
+    task: str, code: str, jobs: Queue, targeted: dict[str, Any], start_worker: StartWorker
+) -> None:
+    job_id = jobs.submit(targeted)
+    assert start_worker(fail_in=task, code=code, retryable=False).result() == "failed"
+    job = jobs.job(job_id)
+    assert job.error is not None and (job.error.code, job.attempt) == (code, 1)
+    assert jobs.artifact_names(job_id) == set()

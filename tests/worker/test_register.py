@@ -8,7 +8,7 @@ import pytest
 from core.database import transaction
 from core.service.registry.tables import DatasetRow, ModelRow
 from core.settings import Settings
-from secateur_wire.errors import Conflict, UnusableDataset, UnusableModel
+from secateur_wire.errors import Conflict, UnusableDataset
 from tests.image_sets import grays, write_folder
 from tests.model_folders import write_llama, write_text
 from worker.embedded.instance import EmbeddedInstance, open_instance
@@ -41,15 +41,6 @@ def test_a_model_folder_is_taken_in_by_links_and_known_afterwards(home: Embedded
     assert (taken_in / "model.safetensors").samefile(folder / "model.safetensors")
     assert add_model(home, "small", folder, say=quiet).id == model.id
     assert [path.name for path in home.settings.models_root.iterdir()] == ["small"]
-
-
-def test_what_is_no_model_is_refused_and_leaves_nothing(home: EmbeddedInstance, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").write_text("no model")
-    for path in (tmp_path / "empty", tmp_path / "notes.txt"):
-        with pytest.raises(UnusableModel):
-            add_model(home, "nothing", path, say=quiet)
-    assert list(home.settings.models_root.iterdir()) == []
 
 
 def test_a_text_is_taken_in_and_a_name_means_one_text(home: EmbeddedInstance, tmp_path: Path) -> None:

@@ -92,18 +92,3 @@ def test_what_is_not_what_the_recipe_names_is_told(instance: EmbeddedInstance, d
     (dense / "secateur.json").write_text(json.dumps({"recipe": {}, "report": {}, "files": {}}))
     with pytest.raises(CommandFailed, match="does not say which model"):
         reproduce(instance.settings, dense, dense, [text])
-
-
-def test_shapes_that_follow_from_times_on_another_machine_are_not_made_again(
-    instance: EmbeddedInstance, dense: Path, tmp_path: Path
-) -> None:
-    from core.service.sources.folders import content_hash, dataset_hash
-
-    text = write_text(tmp_path / "words.txt")
-    manifest = _manifest(content_hash(dense), dataset_hash(text))
-    chosen = {"method": "frontier", "pattern": "structured", "sparsity": None, "output": {"layout": "per_layer"}}
-    manifest.recipe |= chosen | {"parameters": {}, "target": {"decode_ratio": 0.7}}
-    with pytest.raises(CommandFailed, match=r"target.decode_ratio: .* times that were measured on a worker"):
-        recipe_with(manifest, instance, dense, [text])
-    manifest.recipe["target"] = {"memory_bytes": 10_000}
-    assert recipe_with(manifest, instance, dense, [text])["target"] == {"memory_bytes": 10_000}

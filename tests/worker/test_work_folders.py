@@ -1,6 +1,9 @@
-"""Work folders of jobs that ended, here or elsewhere, and a disk they fill."""
+"""Work folders of jobs that ended, here or elsewhere, and a disk they fill; temporary folders of killed processes."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from core.service.jobs import service
 from core.settings import Settings
 from tests.worker.conftest import Queue
 from worker.supervisor.work_folders import WorkFigures, WorkFolders
+from worker.temporary_folders import temporary_folder
 
 MIB = 2**20
 
@@ -86,3 +90,36 @@ def test_where_the_disk_is_short_jobs_give_up_what_they_would_go_on_from_the_lea
         assert left(free=230) == {waiting, failed, running}, "it would not help"
         assert left(free=120) == {waiting, running}
         assert left(free=180) == {running}
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from worker.temporary_folders import temporary_folder
+
+with temporary_folder(Path(sys.argv[1]), "samples-") as folder:
+    (folder / "weights").write_text("many")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_used_is_not(tmp_path: Path) -> None:
+    holders = [
+        subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        killed, used = (Path(holder.stdout.readline().strip()) for holder in holders if holder.stdout)
+        holders[0].send_signal(signal.SIGKILL)
+        holders[0].wait()
+        assert (killed / "weights").exists()
+        with temporary_folder(tmp_path, "samples-") as own:
+            assert {used, own} == set(tmp_path.iterdir())
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.communicate()
+    with temporary_folder(tmp_path, "samples-") as own:
+        assert [own] == list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
