@@ -1,15 +1,11 @@
 """Answers of both models to the questions of a set, from the request to the report."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.database import transaction
-from core.service.registry.schemas import DatasetBody
-from core.service.registry.service import read_dataset, register_dataset
 from tests.chat import add_template, write_conversations, write_rows
-from tests.runner.conftest import Work
+from tests.runner.conftest import Work, give_text
 from tests.runner.models import register_layers, write_model
 from tests.worker.conftest import Queue
 
@@ -28,19 +24,13 @@ def body(jobs: Queue) -> dict[str, Any]:
         ("prompts", write_rows(root / "prompts.jsonl", rows)),
         ("chats", write_conversations(root / "chats.jsonl", 8, turns=4)),
     ):
-        register(jobs, name, file)
+        give_text(jobs, name, file, "chat_jsonl")
     return body | {
         "evaluation": {
             "datasets": ["words"], "samples": 4, "sequence_length": 16,
             "answers": {"datasets": ["prompts", "chats", "words"], "samples": 6, "max_new_tokens": 8},
         }
     }  # fmt: skip
-
-
-def register(jobs: Queue, name: str, file: Path) -> None:
-    body = DatasetBody.model_validate({"name": name, "path": str(file.resolve()), "format": "chat_jsonl"})
-    with transaction(jobs.sessions) as session:
-        register_dataset(session, jobs.team, read_dataset(body, jobs.settings))
 
 
 def test_a_job_compares_the_answers_of_both_models(jobs: Queue, body: dict[str, Any], work: Work) -> None:

@@ -19,12 +19,10 @@ from core.engine.models.folder import open_model
 from core.pipeline.messages import Spec
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import resolve_model
-from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.service.sources.references import StoredModel
 from secateur.engines.choice import choose
 from tests.gguf.trained import LINES, save_trained
-from tests.runner.conftest import Work, artifact, shown_ways
+from tests.runner.conftest import Work, artifact, give_model, give_text, shown_ways
 from tests.runner.models import write_model
 from tests.shown_ways import lay_out, run_in_shell
 from tests.worker.conftest import Queue, runner_of
@@ -38,14 +36,9 @@ def body(jobs: Queue) -> dict[str, Any]:
     text = jobs.settings.datasets_root / "lines.txt"
     text.parent.mkdir(parents=True, exist_ok=True)
     text.write_text("\n\n".join(line for line in LINES if line.strip()))
-    with transaction(jobs.sessions) as session:
-        for name, path in (("trained", folder), ("words", words)):
-            register_model(
-                session, jobs.team, read_model(ModelBody(name=name, path=str(path.resolve())), jobs.settings)
-            )
-        register_dataset(
-            session, jobs.team, read_dataset(DatasetBody(name="lines", path=str(text.resolve())), jobs.settings)
-        )
+    for name, path in (("trained", folder), ("words", words)):
+        give_model(jobs, name, path)
+    give_text(jobs, "lines", text)
     return {
         "model": "trained",
         "method": "l2-structured",

@@ -16,11 +16,11 @@ from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import EvaluationSet, evaluation_set
 from core.engine.exporters.probe_lines import varied_lines
 from core.pipeline.reports.report import ARTIFACT
-from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
+from core.service.jobs.alternatives import job_with_measured
+from secateur_wire.equal_bytes import EqualBytes
 from secateur_wire.metrics import Metrics
 from tests.gguf.trained import save_trained
-from tests.runner.conftest import Finish, artifact, shown_ways
+from tests.runner.conftest import Finish, Work, artifact, give_model, give_text, shown_ways
 from tests.shown_ways import run_here
 from tests.worker.conftest import Queue
 
@@ -48,15 +48,12 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def body(jobs: Queue) -> dict[str, Any]:
     folder = save_trained(jobs.settings.models_root / "trained")
-    with transaction(jobs.sessions) as session:
-        named = ModelBody(name="trained", path=str(folder.resolve()))
-        register_model(session, jobs.team, read_model(named, jobs.settings))
-        for name, seed in TEXTS.items():
-            text = jobs.settings.datasets_root / f"{name}.txt"
-            text.parent.mkdir(parents=True, exist_ok=True)
-            text.write_text("\n\n".join(line for line in varied_lines(900, seed)[300:] if line.strip()))
-            described = DatasetBody(name=name, path=str(text.resolve()))
-            register_dataset(session, jobs.team, read_dataset(described, jobs.settings))
+    give_model(jobs, "trained", folder)
+    for name, seed in TEXTS.items():
+        text = jobs.settings.datasets_root / f"{name}.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text("\n\n".join(line for line in varied_lines(900, seed)[300:] if line.strip()))
+        give_text(jobs, name, text)
     return {
         "model": "trained",
         "evaluation": {"datasets": list(TEXTS), "samples": SAMPLES, "sequence_length": LENGTH},
@@ -177,3 +174,43 @@ def _check_copies(metrics: Metrics, dense: dict[str, float], copies: dict[str, d
             bits = max(math.log(copy[name]) / math.log(dense[name]) for name in TEXTS)
             assert each.bits_per_byte_ratio == pytest.approx(bits, **near)
             assert each.name != "dense in bfloat16" or each.bits_per_byte_ratio == pytest.approx(1, abs=1e-3)
+
+
+def newest(jobs: Queue, job_id: str) -> dict[str, EqualBytes]:
+    """The comparisons of a job with what was measured since it ended."""
+    with transaction(jobs.sessions) as session:
+        return job_with_measured(session, jobs.team, jobs.job(job_id)).measured.equal_bytes
+
+
+def test_a_pruned_model_is_worse_than_a_dense_file_of_fewer_bytes_once_that_was_measured(
+    jobs: Queue, body: dict[str, Any], finish: Finish, work: Work
+) -> None:
+    evaluation = body["evaluation"] | {"samples": 24}  # windows on which no other file was measured
+    body = body | {"method": "magnitude", "sparsity": 0.8, "evaluation": evaluation, "output": {"format": "packed"}}
+    first = finish(body)
+    before = jobs.job(first).measured.equal_bytes
+    assert before.keys() == TEXTS.keys() and all(each.outcome is None for each in before.values())
+    assert "no dense file of at most" in (before["lines"].reason or "")
+    assert "At equal bytes: on lines unknown" in (artifact(jobs, first) / "README.md").read_text()
+    measure = before["lines"].measure
+    assert measure is not None and measure["output"] == {"exports": [{"format": "gguf", "types": ["Q8_0", "Q4_K_M"]}]}
+
+    stored = finish(measure)
+    losses = jobs.report(stored)["window_losses"]
+    assert losses.keys() == {"artifact", "model-Q8_0.gguf", "model-Q4_K_M.gguf"}
+    in_llama_cpp, in_torch = (losses[file]["lines"]["losses"] for file in ("model-Q8_0.gguf", "artifact"))
+    assert in_llama_cpp == pytest.approx(in_torch, abs=0.02) and in_llama_cpp != in_torch
+    for each in newest(jobs, first).values():
+        assert each.outcome == "worse" and each.basis == f"measured by {stored}" and each.windows == 24
+        assert each.dense_bytes is not None and each.bytes is not None and each.dense_bytes <= each.bytes
+        assert each.difference is not None and each.stderr is not None and each.difference > 3 * each.stderr > 0
+
+    second = jobs.submit(body | {"gates": {"beats_dense_at_equal_bytes": True}})
+    assert work().result(120) == "failed"
+    job, report = jobs.job(second), jobs.report(second)
+    assert job.error is not None and job.error.param == "gates.beats_dense_at_equal_bytes"
+    assert all(not row["kept"] and 0 < row["limit"] < row["figure"] for row in report["gates"]["rows"])
+    assert job.measured.equal_bytes == newest(jobs, first)
+    assert report["equal_bytes"]["lines"]["outcome"] == "worse"
+    assert job.verdict is not None and "worse than the dense model as gguf" in job.verdict.words
+    assert "worse than the dense model as gguf" in (artifact(jobs, second) / "README.md").read_text()

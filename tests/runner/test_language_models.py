@@ -23,25 +23,17 @@ from core.database import transaction
 from core.device_kinds import CPU
 from core.engine.checkpoints.weight_comparison import compare_weights
 from core.engine.cuts.worth import WorthTable
-from core.engine.evaluation.continuations import compare_continuations
-from core.engine.latency.costs import Workload
-from core.engine.latency.registry import engine_info
-from core.engine.models.folder import open_model
 from core.pipeline.messages import Spec
 from core.pipeline.stages.prune.spec import PruneSpec
-from core.pipeline.stages.search.spec import COSTS_FILE, costs_key
 from core.pipeline.stages.stage import RunningJob
 from core.pipeline.stages.verify.spec import VerifyArtifact
 from core.service.jobs import queue
 from core.service.jobs.states import STAGES
-from secateur_wire.weights.packed import unpack_folder
-from tests.pipeline.stages.test_search_costs import table_of
 from tests.runner.conftest import Finish, Work, artifact, begin_work, shown_ways
 from tests.runner.models import LAYERS, register_layers
 from tests.shown_ways import lay_out, run_in_shell
 from tests.worker.conftest import Queue, runner_of
 from worker.cli.reproduce import copy_block
-from worker.node_cache import NodeCache
 from worker.runner.client import run_task
 
 
@@ -97,18 +89,6 @@ def test_one_block_is_compared_as_soon_as_it_is_pruned(jobs: Queue, dense: str, 
     assert compare_weights(artifact(jobs, dense), tmp_path, is_part=True).equal_tensors == 8
 
 
-def test_a_job_with_a_target_on_a_pruned_model_ends_as_its_report_says(
-    jobs: Queue, body: dict[str, Any], dense: str, finish: Finish
-) -> None:
-    change = {"model": f"job:{dense}", "method": "llm-pruner", "sparsity": None, "target": {"parameters": 40_000}}
-    job_id = finish(body | change)
-    model = AutoModelForCausalLM.from_pretrained(artifact(jobs, job_id))
-    target = jobs.report(job_id)["target"]
-    assert target["met"] and target["reached"] == model.num_parameters() <= target["asked"] == 40_000
-    assert model.num_parameters() == (jobs.job(job_id).metrics or {})["parameters"]["nonzero"]
-    assert "- Target: " in (artifact(jobs, job_id) / "README.md").read_text()
-
-
 def test_a_job_with_a_limit_of_memory_chooses_each_layers_shape_and_keeps_what_they_are_worth(
     jobs: Queue, body: dict[str, Any], finish: Finish
 ) -> None:
@@ -125,34 +105,8 @@ def test_a_job_with_a_limit_of_memory_chooses_each_layers_shape_and_keeps_what_t
     assert "bytes of tensors and cache" in (artifact(jobs, job_id) / "README.md").read_text()
 
 
-def test_a_job_with_a_limit_of_decode_time_chooses_by_costs_and_is_timed_in_its_engine(
-    jobs: Queue, body: dict[str, Any], work: Work
-) -> None:
-    """An earlier job has left the costs on the node: of a model as small as this none could be measured."""
-    description = open_model(jobs.settings.models_root / "layered").description
-    tokens = min(32, description.context_length - 24)
-    workload = Workload(engine="transformers", type="float32", threads=1, prompt_tokens=tokens)
-    table = table_of(description, tokens, workload=workload, version=engine_info("transformers").version)
-    cache = NodeCache(jobs.settings.cache_root, max_bytes=jobs.settings.cache_max_bytes)
-    with cache.fill(costs_key(description, workload), size=10_000) as kept:
-        assert kept is not None
-        (kept / COSTS_FILE).write_text(table.model_dump_json())
-    more = {"method": "frontier", "pattern": "structured", "sparsity": None, "parameters": {"round_to": 2}}
-    target = {"decode_ratio": 0.7, "engine": "transformers"}
-    job_id = jobs.submit({**body, **more, "target": target, "output": {"layout": "per_layer"}})
-    work().result(200)
-    job, report = jobs.job(job_id), jobs.report(job_id)
-    assert job.error is None or job.error.code == "gate_missed", "a busy machine may keep it from being met"
-    target, latency = report["target"], report["metrics"]["latency"]
-    assert target["reached"] == latency["decode_pruned_ms"] / latency["decode_dense_ms"]
-    assert target["spread"] == latency["decode_spread"]
-    (chosen,) = (note for note in report["notes"] if "expected to lose" in note)
-    assert "the costs of parts in transformers (float32): 0." in chosen
-    assert target["kind"] == "decode_ratio" and target["sparsity"] == report["metrics"]["sparsity"]["model"] > 0
-
-
 def test_layers_of_different_shapes_are_verified_as_users_load_them_and_are_a_model_for_another_job(
-    jobs: Queue, body: dict[str, Any], finish: Finish, tmp_path: Path
+    jobs: Queue, body: dict[str, Any], finish: Finish
 ) -> None:
     modules_of_users = Path(HF_MODULES_CACHE)
     before = sorted(modules_of_users.rglob("*"))
@@ -169,28 +123,6 @@ def test_layers_of_different_shapes_are_verified_as_users_load_them_and_are_a_mo
     assert channels[0] == channels[-1] == 48 > channels[1]
     second = finish({**body, "model": f"job:{first}", "output": {"format": "packed"}})
     assert jobs.job(second).output.layout == "per_layer"
-    third = finish({
-        **body, **asked, "sparsity": 0.05, "model": f"job:{second}", "output": {"layout": "per_layer"},
-        "calibration": {"dataset": "self", "samples": 4, "sequence_length": 16},
-        "recovery": {"method": "distill", "steps": 2, "batch_size": 2},
-        "evaluation": {"prompts": ["w4 w5", "<b>w6</b> ```"], "prompt_tokens": 6},
-    })  # fmt: skip
-    assert jobs.job(third).parameters["protected_last"] == 1
-    shutil.copytree(artifact(jobs, second), tmp_path / "unpacked")
-    unpack_folder(tmp_path / "unpacked")
-    _wrote_side_by_side(jobs, third, {"dense": tmp_path / "unpacked", "pruned": artifact(jobs, third)})
-
-
-def _wrote_side_by_side(jobs: Queue, job_id: str, folders: dict[str, Path]) -> None:
-    """What the job's models wrote after its prompts is what these folders' models write."""
-    asked, report = jobs.job(job_id).evaluation, jobs.report(job_id)
-    models = {name: open_model(folder, own_artifact=True) for name, folder in folders.items()}
-    written = compare_continuations(models, asked.prompts, tokens=asked.prompt_tokens, device=torch.device("cpu"))
-    assert report["generations"] == written["generations"] and all(row["pruned"] for row in written["generations"])
-    processes = report["peak_memory_of_other_processes"]
-    assert "measure" in processes and "generate" not in processes, "the models that were timed are not loaded again"
-    card = (folders["pruned"] / "README.md").read_text()
-    assert all(text in card for row in written["generations"] for text in row.values())
 
 
 def test_a_packed_artifact_runs_as_its_page_says_unpacks_to_the_dense_one_and_is_a_model_for_another_job(

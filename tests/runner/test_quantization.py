@@ -7,16 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.database import transaction
-from core.service.registry.schemas import ModelBody
-from core.service.registry.service import read_model, register_model
 from core.settings import Settings
 from core.signing import public_key
 from secateur_wire.errors import ApiError
 from tests.client.command_line import RunHere
 from tests.client.test_verification import write_key
 from tests.engine.tiny import make_model
-from tests.runner.conftest import Finish, artifact
+from tests.runner.conftest import Finish, artifact, give_model
 from tests.runner.models import register_layers, write_model
 from tests.shown_ways import run_in_shell
 from tests.worker.conftest import Queue
@@ -43,10 +40,7 @@ def body(jobs: Queue) -> dict[str, Any]:
     layered = register_layers(jobs.sessions, jobs.settings, jobs.team, layers=LAYERS)
     folder = write_model(jobs.settings.models_root / "grouped", LAYERS)
     make_model(folder, num_hidden_layers=LAYERS, hidden_size=64, intermediate_size=96, dtype=torch.bfloat16)
-    with transaction(jobs.sessions) as session:
-        register_model(
-            session, jobs.team, read_model(ModelBody(name="grouped", path=str(folder.resolve())), jobs.settings)
-        )
+    give_model(jobs, "grouped", folder)
     return layered | {"model": "grouped", "output": {"quantization": {"scheme": "int4"}}}
 
 

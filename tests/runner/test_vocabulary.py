@@ -1,8 +1,5 @@
 """Jobs that remove tokens, with the real runner and a trained tokenizer: alone, beside others, killed, and refused."""
 
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +9,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from core.database import transaction
-from core.pipeline.messages import Spec
-from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from secateur_wire.errors import ApiError
 from tests.engine.tiny import make_model
-from tests.runner.conftest import Finish, Work, artifact
-from tests.worker.conftest import Queue, runner_of
-from worker.runner.client import run_task
-from worker.runner.messages import Message
+from tests.runner.conftest import Finish, Work, artifact, give_model, give_text
+from tests.worker.conftest import Queue
 
 TOKENS, ROW = 512, 32
 LAYERS = 3
@@ -67,12 +58,9 @@ def body(jobs: Queue) -> dict[str, Any]:
         for seed, name in enumerate(("garden", "harbour"))
     }
     folder = write_trained(settings.models_root / "spoken", list(texts.values()))
-    with transaction(jobs.sessions) as session:
-        register_model(session, jobs.team, read_model(ModelBody(name="spoken", path=str(folder.resolve())), settings))
-        for name, file in texts.items():
-            register_dataset(
-                session, jobs.team, read_dataset(DatasetBody(name=name, path=str(file.resolve())), settings)
-            )
+    give_model(jobs, "spoken", folder)
+    for name, file in texts.items():
+        give_text(jobs, name, file)
     return {
         "model": "spoken",
         "method": "vocabulary",
@@ -142,32 +130,6 @@ def test_layers_go_beside_tokens_and_a_share_is_one_of_the_whole_model(
     target = body | {"method": "depth", "target": {"parameters": dense - (TOKENS - 400) * ROW}}
     met = finish(target | {"vocabulary": {"tokens": 400, "round_to": 8}})
     assert jobs.job(met).metrics["parameters"]["nonzero"] == dense - (TOKENS - 400) * ROW, "the tokens were enough"
-
-
-def test_a_job_killed_after_its_choice_leaves_the_bytes_of_an_undisturbed_one(
-    jobs: Queue, body: dict[str, Any], work: Work, alone: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job_id = jobs.submit(body | {"parameters": {"round_to": 8}})
-    killed: list[int] = []
-
-    def run_and_kill(spec: Spec, *, on_message: Callable[[Message], None], **given: Any) -> dict[str, Any]:
-        def read(message: Message) -> None:
-            on_message(message)
-            if "tokens stay" in getattr(message, "message", "") and not killed:
-                runner = runner_of(os.getpid())
-                assert runner is not None
-                killed.append(runner)
-                os.kill(runner, signal.SIGKILL)
-
-        return run_task(spec, on_message=read, **given)
-
-    monkeypatch.setattr("worker.supervisor.attempt.run_task", run_and_kill)
-    assert work().result(60) == "queued" and killed
-    monkeypatch.undo()
-    assert work().result(120) == "succeeded", jobs.job(job_id).error
-    assert "the tokens that an earlier attempt chose stay" in jobs.logs(job_id)
-    for name in ("model.safetensors", "tokenizer.json", "config.json", "vocabulary.svg"):
-        assert (artifact(jobs, job_id) / name).read_bytes() == (artifact(jobs, alone) / name).read_bytes(), name
 
 
 def test_requests_that_cannot_be_met_are_refused_with_what_would_be_right(
