@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -91,17 +90,6 @@ def test_the_disk_counts_as_it_is_at_the_claim(sessions: Sessions, new_job: NewJ
     assert claim(sessions, "worker", disk_free_bytes=49 * GIB) is None
     beat("worker", disk=1)
     assert claim(sessions, "worker", disk_free_bytes=50 * GIB) == job
-
-
-def test_what_is_too_large_for_a_worker_changes_no_order(
-    sessions: Sessions, new_job: NewJob, team: str, other_team: str, beat: Callable[..., None]
-) -> None:
-    beat("small", memory=8)
-    first, urgent, theirs = new_job(team), new_job(team, priority=5), new_job(other_team)
-    need(sessions, new_job(team, priority=9), memory=9)
-    for number, job in enumerate((first, urgent, theirs)):
-        need(sessions, job, memory=1 + number)
-    assert [claim(sessions, "small") for _ in range(4)] == [urgent, theirs, first, None]
 
 
 def test_no_worker_claims_what_another_has_room_for_and_nothing_is_stranded(
@@ -208,14 +196,6 @@ def test_a_lack_of_memory_is_tried_again_once_on_each_larger_size(
     assert claim(sessions, "a") == job, "who asks for a retry asks for it anywhere"
 
 
-def test_other_ends_are_not_tried_elsewhere(sessions: Sessions, new_job: NewJob, beat: Callable[..., None]) -> None:
-    beat("small", memory=16)
-    beat("large", memory=80)
-    job = new_job()
-    assert claim(sessions, "small") == job
-    assert fail(sessions, job, OUT_OF_MEMORY | {"code": "internal_error"}) == "failed"
-
-
 def test_needs_of_jobs_that_wait_are_corrected_once_jobs_of_their_method_were_measured(
     sessions: Sessions, new_job: NewJob, team: str, beat: Callable[..., None]
 ) -> None:
@@ -249,33 +229,3 @@ def test_needs_of_jobs_that_wait_are_corrected_once_jobs_of_their_method_were_me
         other = session.scalars(select(JobRow).where(JobRow.id == done)).one()
         assert not other.is_corrected, "of another queue"
     assert claim(sessions, "worker") == job
-
-
-def test_a_job_that_nobody_can_take_says_why_it_waits(
-    api: TestClient, sessions: Sessions, job_body: dict[str, Any], beat: Callable[..., None]
-) -> None:
-    job = api.post("/v1/jobs", json=job_body).json()
-    assert job["waiting_reason"] == "no worker serves queue 'default' at the moment"
-    need(sessions, job["id"], device=96, memory=8)
-    beat("small", device=16, memory=64, device_name="NVIDIA L4")
-    beat("large", device=80, memory=64, device_name="NVIDIA H100")
-    [shown] = api.get("/v1/jobs").json()["data"]
-    assert shown["waiting_reason"] == api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"]
-    assert shown["waiting_reason"] == (
-        "no worker of queue 'default' has room for it: it needs about 103.1 GB of device memory, NVIDIA H100 has "
-        "85.9 GB, the largest worker; that worker tries it when the job has waited 600 s"
-    )
-    need(sessions, job["id"], device=80, memory=8)
-    assert api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"] is None
-    assert claim(sessions, "large") == job["id"]
-    beat("larger", device=141, memory=64)
-    assert fail(sessions, job["id"]) == "queued"
-    with transaction(sessions) as session:
-        queue.remove_worker(session, "larger")
-    assert api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"] == (
-        "it ran out of memory on a worker with 85.9 GB of device memory and 68.7 GB of memory, and waits for one "
-        "with more; the largest of queue 'default' has 85.9 GB of device memory and 68.7 GB of memory"
-    )
-    assert fail(sessions, job["id"]) is None
-    api.post(f"/v1/jobs/{job['id']}/cancel")
-    assert api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"] is None

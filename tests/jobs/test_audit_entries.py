@@ -6,7 +6,7 @@ from typing import Any
 import psycopg.errors
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select, text, update
+from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -25,7 +25,6 @@ from core.service.jobs.queue.completion import refuse
 from core.service.jobs.queue.transitions import Transition, transition
 from core.service.jobs.states import TRANSITIONS
 from core.service.jobs.tables import JobRow
-from core.service.teams.tables import AuditRow
 from secateur_wire.errors import InternalError, RunnerLost
 from secateur_wire.states import JobStatus
 
@@ -112,16 +111,6 @@ def test_every_transition_is_noted_with_who_made_it_and_from_where(
     entry = entries[0]
     assert (entry["action"], entry["actor"], entry["address"]) == (action, *(by or (f"key:{key}", "testclient")))
     assert entry["details"].items() >= {"status": to, **details}.items()
-
-
-def test_what_a_stale_worker_writes_is_not_noted(sessions: Sessions, new_job: Callable[..., str]) -> None:
-    job = new_job()
-    with transaction(sessions) as session:
-        assert claim(session, queue="default", worker_id=WORKER, lease_seconds=60)
-        assert finish_succeeded(session, job, 2, metrics={}, report={}, files=[]) is None
-        assert claim(session, queue="default", worker_id="another", lease_seconds=60) is None
-    with transaction(sessions) as session:
-        assert session.scalars(select(AuditRow.action).where(AuditRow.object_id == job)).all() == ["job.start"]
 
 
 @pytest.mark.parametrize("statement", ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit", "TRUNCATE audit"])

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.service.jobs.queue import Claim, JobsLocked, claim, expire_leases, finish_succeeded, release, renew
+from core.service.jobs.queue import Claim, JobsLocked, claim, expire_leases, finish_succeeded, renew
 from core.service.jobs.tables import JobRow
 from core.service.teams.bootstrap import create_team
 from core.service.teams.tables import TeamRow
@@ -125,13 +125,6 @@ def test_a_job_is_held_for_as_long_as_was_asked(sessions: Sessions, new_job: New
         assert before <= until - timedelta(seconds=seconds) <= after
 
 
-def test_a_worker_takes_only_jobs_of_its_queue(sessions: Sessions, new_job: NewJob) -> None:
-    large = new_job(queue="large")
-    assert take(sessions) is None
-    claimed = take(sessions, queue="large")
-    assert claimed is not None and claimed.job_id == large
-
-
 def test_a_locked_job_is_skipped_not_waited_for(sessions: Sessions, new_job: NewJob) -> None:
     locked, free = new_job(), new_job()
     with transaction(sessions) as session:
@@ -189,17 +182,6 @@ def test_a_worker_asks_again_where_its_claim_was_held_up(
     monkeypatch.setattr("worker.tasks.time.sleep", lambda seconds: held_team.commit())
     claimed = claim_next(settings, sessions)
     assert claimed is not None and claimed.job_id == job
-
-
-def test_each_claim_is_a_new_attempt_that_knows_the_earlier_ones(sessions: Sessions, new_job: NewJob) -> None:
-    job = new_job()
-    for attempt in (1, 2, 3):
-        claimed = take(sessions)
-        assert claimed is not None
-        assert (claimed.job_id, claimed.attempt) == (job, attempt)
-        assert claimed.previous_attempts == tuple(range(attempt - 1, 0, -1))
-        with transaction(sessions) as session:
-            assert release(session, job, attempt) == "queued"
 
 
 def test_a_lease_is_renewed_only_by_its_attempt(sessions: Sessions, new_job: NewJob) -> None:

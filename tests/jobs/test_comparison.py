@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.openapi.examples import EXAMPLES
 from api.portal.views.picture import comparison_models, comparison_panels, findings
-from core.service.jobs.comparison import compare, compared_fields, is_same_in_all, layer_figures, names_of
+from core.service.jobs.comparison import compare, compared_fields, is_same_in_all, layer_figures
 from core.service.jobs.schemas import Job
 from core.service.jobs.trade_off import beaten_by
 from core.storage import Store
@@ -37,15 +37,6 @@ def test_the_front_is_what_nothing_beats_and_it_beats_all_others(points: list[Po
         else:
             assert _beats(points[by], point) and beaten[by] is None
     assert not points or None in beaten
-
-
-@given(_POINTS, st.randoms())
-@settings(deadline=None)
-def test_the_front_does_not_go_by_the_order_of_points(points: list[Point], chance: Any) -> None:
-    front = {point for point, by in zip(points, beaten_by(points), strict=True) if by is None}
-    shuffled = list(points)
-    chance.shuffle(shuffled)
-    assert {point for point, by in zip(shuffled, beaten_by(shuffled), strict=True) if by is None} == front
 
 
 def _job(**changes: Any) -> Job:
@@ -76,21 +67,6 @@ def test_fields_differ_where_values_do_and_go_with_their_jobs(values: list[float
     for name, field in fields.items():
         assert again[name].values == [field.values[number] for number in shuffled]
         assert again[name].differs is field.differs
-
-
-def test_what_one_job_lacks_is_a_difference() -> None:
-    without = _job(id="job_2", calibration=None, recovery=None, metrics=None, status="failed")
-    fields = {each.name: each for each in compared_fields([_job(), without])}
-    assert fields["calibration.samples"].values == [32, None] and fields["calibration.samples"].differs
-    assert fields["perplexity.wikipedia-articles.pruned"].values == [41.5, None]
-    assert fields["status"].values == ["succeeded", "failed"]
-    assert "calibration" not in fields
-
-
-def test_every_job_has_a_name_of_its_own() -> None:
-    jobs = [_job(id="job_aaaaa"), _job(id="job_bbbbb"), _job(id="job_c", pattern="2:4", recovery=None)]
-    assert names_of(jobs) == ["wanda 50% + lora …aaaaa", "wanda 50% + lora …bbbbb", "wanda 2:4"]
-    assert names_of([_job(id="job_a"), _job(id="job_b", model="oak")])[1] == "oak wanda 50% + lora"
 
 
 def test_quality_against_cost_has_the_dense_model_and_says_what_is_not_comparable() -> None:
@@ -186,40 +162,6 @@ def test_what_measuring_cannot_tell_apart_is_no_difference() -> None:
     layers = [layer_figures("job", [row | {"sparsity": share}]) for share in (0.5, 0.5000001, 0.6)]
     assert is_same_in_all(layers[:2], "sparsity") and not is_same_in_all(layers, "sparsity")
     assert not is_same_in_all(layers[:1], "sparsity") and not is_same_in_all(layers, "error"), "of one, or of none"
-
-
-def test_the_axes_are_those_in_which_jobs_differ() -> None:
-    packed = _job(id="job_2", metrics__bytes={"dense": 200, "artifact": 200, "packed": 100})
-    plain = _job(metrics__bytes={"dense": 200, "artifact": 200})
-    assert compare([plain, packed], {}, quality=None, cost=None).trade_off.cost == "bytes"
-    assert compare([plain, plain], {}, quality=None, cost=None).trade_off.cost == "bytes"
-    counted = _job(metrics__bytes=None, metrics__latency=None)
-    assert compare([counted, counted], {}, quality=None, cost=None).trade_off.cost == "parameters"
-    two = {name: {"dense": 20.0, "pruned": 30.0} for name in ("a", "b")}
-    other = _job(id="job_2", metrics__perplexity=two | {"b": {"dense": 20.0, "pruned": 40.0}}, metrics__tasks={})
-    found = compare([_job(metrics__perplexity=two, metrics__tasks={}), other], {}, quality=None, cost="bytes").trade_off
-    assert found.quality == "perplexity:b" and not found.notes
-    same = compare([plain, packed], {}, quality="perplexity:wikipedia-articles", cost=None).trade_off
-    assert same.notes == ["All jobs have the same quality, as far as it was measured: none is better than another."]
-
-
-def test_a_layer_is_one_figure_whatever_was_cut() -> None:
-    weights = [
-        {"name": "q", "layer": 0, "in_features": 4, "out_features": 4, "sparsity": 0.5, "reconstruction_error": 0.2},
-        {"name": "k", "layer": 0, "in_features": 4, "out_features": 12, "sparsity": 0.1, "reconstruction_error": 0.4},
-        {"name": "q", "layer": 1, "in_features": 4, "out_features": 4, "sparsity": 0.3, "reconstruction_error": None},
-    ]
-    found = layer_figures("job_1", weights)
-    assert found.layers == ["layer 0", "layer 1"]
-    assert found.sparsity == pytest.approx([0.2, 0.3])
-    assert found.error == [pytest.approx(0.3), None]
-    groups = [
-        {"name": "model.layers.0", "layer": 0, "kind": "heads", "before": 4, "after": 2, "removed_parameters": 9},
-        {"name": "model.layers.0", "layer": 0, "kind": "channels", "before": 8, "after": 8, "removed_parameters": 0},
-    ]
-    assert layer_figures("job_2", groups).sparsity == [0.25]
-    filters = [{"name": name, "layer": 0, "kept_shape": [1], "sparsity": 0.5} for name in ("stem", "head")]
-    assert layer_figures("job_3", filters).layers == ["stem", "head"]
 
 
 def test_jobs_are_compared_over_rest_within_their_team(

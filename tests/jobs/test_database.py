@@ -1,9 +1,8 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 import pytest
-from sqlalchemy import create_engine, event, inspect, make_url, text
+from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import Base, migrate, transaction
@@ -49,11 +48,6 @@ def test_a_transaction_commits_once_at_its_end_or_not_at_all(sessions: sessionma
         assert [team.name for team in session.query(TeamRow)] == ["always"]
 
 
-def test_no_database_is_a_clear_error() -> None:
-    with pytest.raises(ValueError, match="SECATEUR_DATABASE_URL"):
-        migrate(Settings(database_url=None))
-
-
 def test_a_connection_that_the_server_has_ended_costs_nobody_an_error(
     sessions: sessionmaker[Session], database_url: str
 ) -> None:
@@ -64,20 +58,3 @@ def test_a_connection_that_the_server_has_ended_costs_nobody_an_error(
         connection.execute("SELECT pg_terminate_backend(%s, 10000)", [ended])
     with transaction(sessions) as session:
         assert session.scalar(own) != ended
-
-
-def test_connections_of_a_crowd_are_made_once(sessions: sessionmaker[Session]) -> None:
-    crowd = 20
-    together = Barrier(crowd)
-    made: list[object] = []
-    event.listen(sessions.kw["bind"], "connect", lambda *_: made.append(None))
-
-    def ask(_: int) -> None:
-        with transaction(sessions) as session:
-            session.execute(text("SELECT 1"))
-            together.wait(60)
-
-    with ThreadPoolExecutor(crowd) as pool:
-        for _ in range(3):
-            list(pool.map(ask, range(crowd)))
-    assert len(made) == crowd

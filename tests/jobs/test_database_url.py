@@ -25,17 +25,6 @@ def test_several_hosts_are_the_same_to_the_driver_and_to_libpq(url: str) -> None
     assert conninfo_to_dict(libpq_url(url)) == SEVERAL | {"password": "p@/"}
 
 
-def test_what_a_url_says_of_the_session_counts() -> None:
-    asked = "postgresql+psycopg://u@one,two/d?target_session_attrs=any&connect_timeout=2"
-    assert parse_database_url(asked).query["target_session_attrs"] == "any"
-    assert parse_database_url(asked).query["connect_timeout"] == "2"
-
-
-@pytest.mark.parametrize("url", ["postgresql+psycopg://u:p%2C%40@one:5432/d", "postgresql://postgres@/d?host=%2Ftmp"])
-def test_one_host_stays_as_it_is(url: str) -> None:
-    assert parse_database_url(url).render_as_string(hide_password=False) == url
-
-
 def test_a_port_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="'one:x,two' is not a list of hosts"):
         parse_database_url("postgresql+psycopg://u@one:x,two/d")

@@ -9,12 +9,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
 from core.device_kinds import CPU
-from core.service.jobs import queue, service
+from core.service.jobs import service
 from core.service.jobs.estimates.history import estimate_that_fits
-from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
-from core.service.jobs.schemas import InspectBody, JobBody
+from core.service.jobs.schemas import JobBody
 from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
 from core.settings import Settings
 from core.storage import Store
@@ -74,33 +73,6 @@ def test_the_fleets_jobs_correct_the_formula(
     assert learnt.basis.formula == alone.basis.formula
     for name, value in alone.basis.formula.items():
         assert getattr(learnt, name) == (None if value is None else pytest.approx(2.5 * value, rel=1e-6)), name
-
-
-def test_jobs_that_missed_a_gate_count_and_those_that_did_not_end_do_not(
-    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
-) -> None:
-    with transaction(sessions) as session:
-        alone = _estimate(session, team, job_body, store, settings)
-        job = service.submit(RequestContext(session, team, store, settings), JobBody.model_validate(job_body))
-        _past_attempts(session, team, job.id, alone, [9.0] * 3, error_code="out_of_memory")
-        assert _estimate(session, team, job_body, store, settings) == alone
-        _past_attempts(session, team, job.id, alone, [2.0, 2.5, 3.0], first=100, error_code="gate_missed")
-        learnt = _estimate(session, team, job_body, store, settings)
-    assert learnt.basis.jobs == 3
-    assert learnt.seconds == pytest.approx(2.5 * alone.basis.formula["seconds"], rel=1e-6)
-
-
-def test_a_job_resembles_those_of_its_size(
-    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
-) -> None:
-    with transaction(sessions) as session:
-        here = _estimate(session, team, job_body, store, settings)
-        job = service.submit(RequestContext(session, team, store, settings), JobBody.model_validate(job_body))
-        formula = {name: value and value * 1000 for name, value in here.basis.formula.items()}
-        huge = here.model_copy(update={"basis": here.basis.model_copy(update={"formula": formula})})
-        _past_attempts(session, team, job.id, huge, [50.0] * 30)
-        _past_attempts(session, team, job.id, here, [1.5] * 20, first=100)
-        assert _estimate(session, team, job_body, store, settings).seconds == pytest.approx(1.5 * here.seconds)
 
 
 def test_before_any_job_the_pace_of_a_worker_tells_the_time(
@@ -180,20 +152,6 @@ def test_device_memory_counts_on_queues_of_gpus(
             estimate_that_fits(session, team, resolve_job(context, JobBody.model_validate(job_body)), settings)
 
 
-def test_an_estimate_is_kept_with_the_job_and_reaches_its_worker(
-    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
-) -> None:
-    with transaction(sessions) as session:
-        job = service.submit(RequestContext(session, team, store, settings), JobBody.model_validate(job_body))
-        look = inspect(RequestContext(session, team, store, settings), InspectBody.model_validate(job_body))
-    with transaction(sessions) as session:
-        claimed = queue.claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
-        assert claimed is not None
-        attempt = session.get_one(AttemptRow, (job.id, claimed.attempt))
-    assert look.estimate is not None
-    assert claimed.estimate == attempt.needs == look.estimate.model_dump(mode="json")
-
-
 def test_text_the_model_has_still_to_write_itself_takes_time_until_a_job_has_it_written(
     sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
 ) -> None:
@@ -213,17 +171,3 @@ def test_text_the_model_has_still_to_write_itself_takes_time_until_a_job_has_it_
         assert passes(session) == before - 2 * calibration["sequence_length"]
         assert passes(session, seed=1) == longer, "other text"
         assert passes(session, generated=3) > before
-
-
-def test_text_to_train_on_that_the_model_has_still_to_write_counts(
-    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
-) -> None:
-    def passes(session: Session, dataset: str) -> int:
-        recovery = {"method": "lora", "steps": 3, "batch_size": 2, "samples": 6, "sequence_length": 16}
-        return _estimate(
-            session, team, job_body | {"recovery": recovery | {"dataset": dataset}}, store, settings
-        ).forward_tokens
-
-    with transaction(sessions) as session:
-        given = passes(session, job_body["calibration"]["dataset"])
-        assert passes(session, "self") == given + 6 * 16

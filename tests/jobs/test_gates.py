@@ -105,12 +105,6 @@ def test_a_gate_on_the_latency_is_kept_only_beyond_the_noise(
     assert result.message.endswith(said)
 
 
-def test_of_one_task_there_is_no_mean_and_what_is_not_packed_counts_as_it_is() -> None:
-    figures = FIGURES | {"tasks": {"piqa": FIGURES["tasks"]["piqa"]}, "bytes": {"dense": 4000, "artifact": 3000}}
-    results = evaluate_gates(Gates(max_task_accuracy_drop=0.5, max_bytes=3000), Metrics.model_validate(figures))
-    assert [(each.gate, each.on) for each in results] == [("max_task_accuracy_drop", "piqa"), ("max_bytes", None)]
-
-
 def test_bits_per_byte_that_an_old_job_did_not_measure_are_missed_and_a_ratio_alone_is_enough() -> None:
     old = Perplexity(dense=10.0, pruned=20.0, ratio=2.0)
     no_bytes = Perplexity(dense=10.0, pruned=20.0, ratio=2.0, bits_per_byte=BitsPerByte(ratio=1.3))
@@ -137,11 +131,6 @@ def test_all_that_are_missed_are_reported() -> None:
     assert report["missed"] == missed.message and report["max_latency_ratio"] == 0.5 and report["max_bytes"] is None
     assert [row.kept for row in gates_report(gates, results).rows] == [False, False, True, False]
     assert target.param == "target.parameters"
-
-
-def test_without_gates_everything_passes() -> None:
-    assert evaluate_gates(Gates(), ratios(math.inf)) == []
-    assert gates_report(Gates(), []).missed is None and missed_gates([]) is None
 
 
 @pytest.mark.parametrize(
@@ -191,20 +180,3 @@ def test_a_model_beats_the_dense_file_unless_it_is_worse_by_more_than_the_error(
     assert (row.on, row.figure, row.limit, row.kept) == ("oak", difference, 0.02, kept)
     assert "dense model in int4 (9 bytes)" in row.message
     assert evaluate_gates(Gates(beats_dense_at_equal_bytes=False), metrics) == []
-
-
-def test_an_unknown_comparison_misses_the_gate_with_its_reason() -> None:
-    metrics = Metrics.model_validate({"equal_bytes": {"oak": {"reason": "no dense file was measured"}}})
-    for each in (metrics, Metrics()):
-        missed = missed_gates(evaluate_gates(Gates(beats_dense_at_equal_bytes=True), each))
-        assert missed is not None and missed.param == "gates.beats_dense_at_equal_bytes"
-    (row,) = evaluate_gates(Gates(beats_dense_at_equal_bytes=True), metrics)
-    assert row.message.startswith("the difference of bits per byte from the best dense file of no more bytes on oak is")
-    assert "unknown, no dense file was measured" in row.message and row.figure is None
-
-
-def test_a_job_that_stores_the_dense_model_is_not_compared_with_it() -> None:
-    gates, evaluation = Gates(beats_dense_at_equal_bytes=True), Evaluation(datasets=["oak"])
-    with pytest.raises(InvalidRequest, match="choose a method that prunes"):
-        require_measured(gates, evaluation, MODEL_TASKS["language-model"], is_stored=True)
-    require_measured(gates, evaluation, MODEL_TASKS["language-model"])

@@ -14,9 +14,7 @@ from core.service.jobs.queue import (
     heartbeat,
     hints_due,
     remove_old_events,
-    renew,
     request_retry,
-    set_progress,
 )
 from core.service.jobs.quotas import get_team
 from core.service.jobs.tables import AttemptRow, JobEventRow, JobRow
@@ -56,14 +54,6 @@ def test_events_of_jobs_that_ended_long_ago_are_removed_once(sessions: Sessions,
     assert [len(events(sessions, job)) for job in (old, recent, waiting)] == [0, 3, 1]
     with transaction(sessions) as session:
         assert session.scalars(select(AttemptRow.outcome).where(AttemptRow.job_id == old)).one() == "failed"
-
-
-def test_a_batch_at_a_time_oldest_first(sessions: Sessions, new_job: NewJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.service.jobs.queue.maintenance._RETENTION_BATCH", 2)
-    jobs = [ended(sessions, new_job, days) for days in (91, 93, 92)]
-    assert remove(sessions) == 2
-    assert [bool(events(sessions, job)) for job in jobs] == [True, False, False]
-    assert [remove(sessions), remove(sessions)] == [1, 0]
 
 
 def test_a_job_retried_after_that_goes_on_counting_and_is_kept_again(sessions: Sessions, new_job: NewJob) -> None:
@@ -140,27 +130,3 @@ def test_a_claim_does_not_read_what_is_too_large_for_its_worker(sessions: Sessio
         for node in [node for _, plan in plans for node in nodes_of(plan["Plan"])]:
             rows = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             assert rows <= 500, (worker, node["Node Type"], rows)
-
-
-def test_renewing_a_lease_and_telling_progress_write_no_index(sessions: Sessions, new_job: NewJob) -> None:
-    """Every index that such a write had to touch would grow with each of them, some hundred an hour and job."""
-    job = new_job()
-    with transaction(sessions) as session:
-        claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
-        assert claimed is not None
-
-    def written() -> tuple[int, int]:
-        with transaction(sessions) as session:
-            session.execute(text("SELECT pg_stat_force_next_flush()"))
-        with transaction(sessions) as session:
-            counts = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'jobs'"
-            every, hot = session.execute(text(counts)).one()
-            return every, hot
-
-    every, hot = written()
-    for number in range(1, 11):
-        with transaction(sessions) as session:
-            assert renew(session, job, 1, "worker_1", 60) == "running"
-            assert set_progress(session, job, 1, number / 10)
-            session.execute(text("SELECT pg_stat_force_next_flush()"))
-    assert written() == (every + 20, hot + 20)

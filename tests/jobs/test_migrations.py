@@ -4,14 +4,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import alembic.command
 import psycopg
 import pytest
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from core import database
-from core.database import Base, create_engine_from, has_schema, migrate, migrations, new_id
+from core.database import has_schema, migrate, new_id
 from core.database_url import libpq_url
 from core.settings import Settings
 from tests.databases import administrator, next_release
@@ -30,12 +29,6 @@ def upgrade():
     op.execute("ALTER TABLE teams ADD COLUMN next integer")
     op.execute("ALTER TABLE models ADD COLUMN next integer")
 """
-CONSTRAINTS = """
-    SELECT conname FROM pg_constraint
-    WHERE connamespace = current_schema()::regnamespace AND contype IN ('c', 'f', 'p', 'u')
-    AND conrelid <> 'alembic_version'::regclass
-"""
-"""Alembic compares no names of checks."""
 MIGRATOR = """
     SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'
@@ -51,23 +44,6 @@ def settings(settings: Settings, postgres_url: str) -> Iterator[Settings]:
         url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
         yield settings.model_copy(update={"database_url": url, "database_migration_lock_seconds": 1})
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def require_whole(settings: Settings) -> None:
-    """Require the schema that the code declares."""
-    engine = create_engine_from(settings)
-    try:
-        with engine.connect() as connection:
-            config = migrations()
-            config.attributes["connection"] = connection
-            alembic.command.check(config)
-            assert connection.exec_driver_sql("SELECT count(*) FROM pg_index WHERE NOT indisvalid").scalar() == 0
-            named = connection.dialect.identifier_preparer.format_constraint
-            tables = Base.metadata.tables.values()
-            declared = {named(each) for table in tables for each in table.constraints} - {None}
-            assert {*connection.exec_driver_sql(CONSTRAINTS).scalars()} == declared
-    finally:
-        engine.dispose()
 
 
 def revision_of(settings: Settings) -> str:
@@ -86,19 +62,6 @@ def test_the_schema_of_an_unreleased_version_is_refused_by_what_it_lacks(setting
         connection.execute("DROP TABLE questions")
     with pytest.raises(CommandFailed, match=r"datasets\.left_out, nor 8 others"), open_instance(settings):
         raise AssertionError("a server would start")
-
-
-def test_the_first_schema_can_be_removed_and_built_again(settings: Settings) -> None:
-    migrate(settings)
-    engine = create_engine_from(settings, "migration")
-    with engine.connect() as connection:
-        config = migrations()
-        config.attributes["connection"] = connection
-        alembic.command.downgrade(config, "base")
-        connection.commit()
-    engine.dispose()
-    migrate(settings)
-    require_whole(settings)
 
 
 def test_a_schema_from_before_the_first_release_is_refused_with_what_to_do(settings: Settings) -> None:

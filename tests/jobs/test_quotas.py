@@ -20,7 +20,6 @@ from core.service.jobs.queue import (
     request_retry,
 )
 from core.service.jobs.quotas import get_team, require_room_in_queue
-from core.service.jobs.service import list_artifacts
 from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, JobRow
 from core.service.teams.quotas import release_stored, reserve_stored
 from core.service.teams.tables import TeamRow
@@ -85,21 +84,6 @@ def test_a_quota_is_exact_though_two_queues_are_claimed_from_at_once(
         with transaction(sessions) as session:
             session.execute(update(JobRow).values(status="cancelled", lease_expires_at=None))
         set_team(sessions, team, running=0)
-
-
-def test_a_claim_held_up_by_another_queues_sees_the_quota_filled(
-    sessions: Sessions, new_job: NewJob, team: str
-) -> None:
-    new_job()
-    large = new_job(queue="large")
-    set_team(sessions, team, max_running=1)
-    with transaction(sessions) as session:
-        claimed = claim(session, queue="large", worker_id="worker_2", lease_seconds=60)
-        assert claimed is not None and claimed.job_id == large
-        with pytest.raises(JobsLocked):  # it sees room, and does not wait for the team's row
-            take(sessions)
-    assert take(sessions) is None
-    assert team_row(sessions, team).running == 1
 
 
 _LOOKS_LATER = """
@@ -189,15 +173,6 @@ def test_device_time_counts_by_the_month_and_stops_the_team_when_used_up(
     assert team_row(sessions, team).device_seconds < 5
 
 
-def test_a_team_without_device_time_does_not_keep_others_waiting(
-    sessions: Sessions, new_job: NewJob, team: str, other_team: str
-) -> None:
-    set_team(sessions, team, max_device_seconds=0)
-    new_job(team, priority=9)
-    other = new_job(other_team)
-    assert take(sessions) == other
-
-
 def test_a_retry_needs_room_as_well(sessions: Sessions, new_job: NewJob, team: str) -> None:
     job = new_job()
     with transaction(sessions) as session:
@@ -280,13 +255,3 @@ def test_a_missed_gate_keeps_its_artifact_where_there_is_room_and_the_next_one_t
         assert finish_succeeded(session, jobs[0], 3, metrics={}, report={}, files=larger) == "succeeded"
         assert {row.attempt for row in session.scalars(select(ArtifactFileRow))} == {3}
         assert get_team(session, team).usage.stored_bytes == 150
-
-
-def test_an_artifact_without_a_report_is_counted_and_there(sessions: Sessions, new_job: NewJob, team: str) -> None:
-    """Bytes that are counted are kept, and all that is kept belongs to the attempt that left it."""
-    job = new_job()
-    take(sessions)
-    with transaction(sessions) as session:
-        assert finish_failed(session, job, 1, GateMissed("too far").problem(), files=HUNDRED) == "failed"
-        assert get_team(session, team).usage.stored_bytes == 100
-        assert sum(file.bytes for file in list_artifacts(session, team, job).data) == 100

@@ -22,6 +22,7 @@ from secateur_wire.jobs import WayToRun
 from secateur_wire.metrics import Metrics
 from tests.conftest import settings_for
 from tests.databases import fresh_database
+from tests.runner.models import add_model, add_text
 from tests.worker.conftest import Queue, impatient
 from worker.supervisor.supervisor import Supervisor
 
@@ -126,3 +127,13 @@ def artifact(jobs: Queue, job_id: str) -> Path:
     """The folder that the newest attempt left."""
     assert isinstance(jobs.store, LocalStore)
     return jobs.store.folder(artifact_prefix(job_id, jobs.job(job_id).attempt))
+
+
+def give_model(jobs: Queue, name: str, folder: Path) -> None:
+    """Register a model for the jobs."""
+    add_model(jobs.sessions, jobs.settings, jobs.team, name, folder)
+
+
+def give_text(jobs: Queue, name: str, file: Path, kind: str = "text") -> None:
+    """Register a text for the jobs, or what is in another format."""
+    add_text(jobs.sessions, jobs.settings, jobs.team, name, file, kind)

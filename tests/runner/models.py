@@ -34,15 +34,28 @@ def write_words(text: Path) -> Path:
     return text
 
 
+def add_model(sessions: sessionmaker[Session], settings: Settings, team: str, name: str, folder: Path) -> None:
+    with transaction(sessions) as session:
+        register_model(session, team, read_model(ModelBody(name=name, path=str(folder.resolve())), settings))
+
+
+def add_text(
+    sessions: sessionmaker[Session], settings: Settings, team: str, name: str, file: Path, kind: str = "text"
+) -> None:
+    """Register a text, or what is in another format."""
+    body = DatasetBody.model_validate({"name": name, "path": str(file.resolve()), "format": kind})
+    with transaction(sessions) as session:
+        register_dataset(session, team, read_dataset(body, settings))
+
+
 def register_layers(
     sessions: sessionmaker[Session], settings: Settings, team: str, *, layers: int = LAYERS, samples: int = 8
 ) -> dict[str, Any]:
     """A job on a model of some layers, with text it can read."""
     folder = write_model(settings.models_root / "layered", layers)
     text = write_words(settings.datasets_root / "words.txt")
-    with transaction(sessions) as session:
-        register_model(session, team, read_model(ModelBody(name="layered", path=str(folder.resolve())), settings))
-        register_dataset(session, team, read_dataset(DatasetBody(name="words", path=str(text.resolve())), settings))
+    add_model(sessions, settings, team, "layered", folder)
+    add_text(sessions, settings, team, "words", text)
     return {
         "model": "layered", "method": "sparsegpt", "sparsity": 0.5,
         "calibration": {"dataset": "words", "samples": samples, "sequence_length": 32},

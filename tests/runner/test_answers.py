@@ -1,16 +1,11 @@
 """Answers of both models to the questions of a set, from the request to the report."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.database import transaction
-from core.service.registry.schemas import DatasetBody
-from core.service.registry.service import read_dataset, register_dataset
-from secateur_wire.errors import InvalidRequest, UnknownDataset
 from tests.chat import add_template, write_conversations, write_rows
-from tests.runner.conftest import Finish, Work
+from tests.runner.conftest import Work, give_text
 from tests.runner.models import register_layers, write_model
 from tests.worker.conftest import Queue
 
@@ -29,19 +24,13 @@ def body(jobs: Queue) -> dict[str, Any]:
         ("prompts", write_rows(root / "prompts.jsonl", rows)),
         ("chats", write_conversations(root / "chats.jsonl", 8, turns=4)),
     ):
-        register(jobs, name, file)
+        give_text(jobs, name, file, "chat_jsonl")
     return body | {
         "evaluation": {
             "datasets": ["words"], "samples": 4, "sequence_length": 16,
             "answers": {"datasets": ["prompts", "chats", "words"], "samples": 6, "max_new_tokens": 8},
         }
     }  # fmt: skip
-
-
-def register(jobs: Queue, name: str, file: Path) -> None:
-    body = DatasetBody.model_validate({"name": name, "path": str(file.resolve()), "format": "chat_jsonl"})
-    with transaction(jobs.sessions) as session:
-        register_dataset(session, jobs.team, read_dataset(body, jobs.settings))
 
 
 def test_a_job_compares_the_answers_of_both_models(jobs: Queue, body: dict[str, Any], work: Work) -> None:
@@ -68,45 +57,3 @@ def test_a_job_compares_the_answers_of_both_models(jobs: Queue, body: dict[str, 
     verdict = answered.verdict
     assert verdict is not None and verdict.answers in ("still answers", "answers change", "no longer answers")
     assert verdict.words.startswith("the dense model is near chance"), "it was never trained"
-
-
-def test_a_model_that_nothing_was_pruned_from_still_answers(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
-    evaluation = body["evaluation"] | {"answers": {"datasets": ["chats"], "samples": 4, "max_new_tokens": 6}}
-    pruned = body | {"method": "magnitude", "sparsity": 0.0, "pattern": "unstructured", "evaluation": evaluation}
-    job = jobs.job(finish(pruned | {"calibration": None, "gates": {"max_answer_kl": 1e-9, "max_length_ratio": 1}}))
-    assert job.metrics is not None
-    figures = job.metrics["answers"]["chats"]
-    assert (figures["kl"], figures["identical"], figures["greedy"]["length"]["ratio"]) == (0, 1, 1)
-    assert job.verdict is not None and job.verdict.answers == "still answers"
-
-
-@pytest.mark.parametrize(
-    ("answers", "param", "why"),
-    [
-        ({"datasets": ["self"]}, "datasets.0", "name a set of conversations"),
-        ({"datasets": ["no-such"]}, "datasets.0", "there is no dataset 'no-such'"),
-        ({"datasets": ["prompts"], "check": "numberz"}, "check", "did you mean 'number'"),
-        ({"datasets": ["prompts"], "max_new_tokens": 4000}, "max_new_tokens", "leave no room for a question"),
-    ],
-)
-def test_what_cannot_be_asked_is_refused_at_submit(
-    answers: dict[str, Any], param: str, why: str, jobs: Queue, body: dict[str, Any]
-) -> None:
-    with pytest.raises((InvalidRequest, UnknownDataset), match=why) as refused:
-        jobs.submit(body | {"evaluation": {"answers": {"max_new_tokens": 8, **answers}}})
-    assert refused.value.param == f"evaluation.answers.{param}"
-    with pytest.raises(InvalidRequest, match="needs questions to measure on"):
-        jobs.submit(body | {"evaluation": {"datasets": ["words"]}, "gates": {"max_answer_kl": 1}})
-
-
-@pytest.mark.nightly
-def test_beside_a_removal_of_tokens_both_models_answer_in_their_own(
-    jobs: Queue, body: dict[str, Any], finish: Finish
-) -> None:
-    answers = {"datasets": ["prompts", "chats"], "samples": 4, "max_new_tokens": 6}
-    job = finish(body | {"vocabulary": {"tokens": 64, "round_to": 1}, "evaluation": {"answers": answers}})
-    metrics = jobs.job(job).metrics
-    assert metrics is not None and metrics["vocabulary"]["pruned"] < metrics["vocabulary"]["dense"]
-    for name in answers["datasets"]:
-        figures = metrics["answers"][name]
-        assert 0 <= figures["kept_tokens"] <= 1 and figures["predictions"] > 0 and figures["kl"] > 0, name

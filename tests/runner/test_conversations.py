@@ -2,16 +2,12 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.database import transaction
-from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from tests.chat import add_template, conversation, write_conversations, write_rows
-from tests.runner.conftest import Finish, Work
+from tests.runner.conftest import Finish, Work, give_model, give_text
 from tests.runner.models import register_layers, write_model
 from tests.worker.conftest import Queue
 
@@ -24,23 +20,21 @@ def body(jobs: Queue) -> dict[str, Any]:
     add_template(write_model(jobs.settings.models_root / "layered", 2))
     body = register_layers(jobs.sessions, jobs.settings, jobs.team, layers=2)
     root = jobs.settings.datasets_root
-    register(jobs, "chats", write_conversations(root / "chats.jsonl", turns=4))
+    give_text(jobs, "chats", write_conversations(root / "chats.jsonl", turns=4), "chat_jsonl")
     rows = json.loads("[" + ",".join((root / "chats.jsonl").read_text().splitlines()) + "]")
     refused = conversation("w20 w21", "w22")
     refused["messages"].insert(0, {"role": "narrator", "content": "w30"})
-    register(jobs, "mixed", write_rows(root / "mixed.jsonl", [conversation(" ", "w7"), refused, *rows[:30]]))
-    register(jobs, "prompts", write_rows(root / "prompts.jsonl", [{"prompt": f"w{n} w{n + 1}"} for n in range(10, 50)]))
+    sets = {
+        "mixed": [conversation(" ", "w7"), refused, *rows[:30]],
+        "prompts": [{"prompt": f"w{n} w{n + 1}"} for n in range(10, 50)],
+    }
+    for name, each in sets.items():
+        give_text(jobs, name, write_rows(root / f"{name}.jsonl", each), "chat_jsonl")
     texts = {"samples": 8, "sequence_length": LENGTH}
     return body | {
         "calibration": {"dataset": "chats", **texts},
         "evaluation": {"datasets": ["chats", "mixed", "words"], **texts},
     }
-
-
-def register(jobs: Queue, name: str, file: Path) -> None:
-    body = DatasetBody.model_validate({"name": name, "path": str(file.resolve()), "format": "chat_jsonl"})
-    with transaction(jobs.sessions) as session:
-        register_dataset(session, jobs.team, read_dataset(body, jobs.settings))
 
 
 def test_a_job_prunes_trains_and_measures_on_conversations(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
@@ -79,27 +73,12 @@ def test_the_model_writes_the_conversations_itself(jobs: Queue, body: dict[str, 
         assert ("questions" in text) == ("answers" in calibration)
 
 
-@pytest.mark.parametrize(
-    ("template", "why"),
-    [
-        (None, "has no chat template"),
-        ("\n{{ messages[0].nothing.more }}", r"UndefinedError.*line 2 of the template.*line 2 of mixed"),
-        ("{% for m in messages %}{{ m.content }}{{ messages | length }}{% endfor %}", "differently when others follow"),
-    ],
-    ids=["none", "fails", "not stable"],
-)
-def test_a_template_that_cannot_be_used_fails_the_job_and_says_why(
-    template: str | None, why: str, jobs: Queue, body: dict[str, Any], work: Work
-) -> None:
-    name = f"model-{len(why)}"
-    folder = write_model(jobs.settings.models_root / name, 1)
-    if template is not None:
-        add_template(folder, template)
-    with transaction(jobs.sessions) as session:
-        register_model(session, jobs.team, read_model(ModelBody(name=name, path=str(folder.resolve())), jobs.settings))
-    job = jobs.submit(
-        body | {"model": name, "method": "magnitude", "calibration": None, "evaluation": {"datasets": ["mixed"]}}
-    )
+def test_a_template_that_fails_ends_the_job_and_says_where(jobs: Queue, body: dict[str, Any], work: Work) -> None:
+    folder = write_model(jobs.settings.models_root / "failing", 1)
+    give_model(jobs, "failing", add_template(folder, "\n{{ messages[0].nothing.more }}"))
+    evaluation = {"datasets": ["mixed"]}
+    asked = {"model": "failing", "method": "magnitude", "calibration": None, "evaluation": evaluation}
+    job = jobs.submit(body | asked)
     assert work().result(120) == "failed"
     error = jobs.job(job).error
-    assert error is not None and re.search(why, error.message), error
+    assert error is not None and re.search(r"UndefinedError.*line 2 of the template.*line 2 of mixed", error.message)

@@ -1,6 +1,5 @@
 """A job whose artifact runs in llama.cpp too, as its report and its card say."""
 
-import math
 import os
 import shlex
 import shutil
@@ -18,16 +17,12 @@ from core.database import transaction
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.models.folder import open_model
 from core.pipeline.messages import Spec
-from core.service.jobs.alternatives import job_with_measured
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import resolve_model
-from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.service.sources.references import StoredModel
 from secateur.engines.choice import choose
-from secateur_wire.metrics import with_noise
 from tests.gguf.trained import LINES, save_trained
-from tests.runner.conftest import Finish, Work, artifact, shown_ways
+from tests.runner.conftest import Work, artifact, give_model, give_text, shown_ways
 from tests.runner.models import write_model
 from tests.shown_ways import lay_out, run_in_shell
 from tests.worker.conftest import Queue, runner_of
@@ -41,14 +36,9 @@ def body(jobs: Queue) -> dict[str, Any]:
     text = jobs.settings.datasets_root / "lines.txt"
     text.parent.mkdir(parents=True, exist_ok=True)
     text.write_text("\n\n".join(line for line in LINES if line.strip()))
-    with transaction(jobs.sessions) as session:
-        for name, path in (("trained", folder), ("words", words)):
-            register_model(
-                session, jobs.team, read_model(ModelBody(name=name, path=str(path.resolve())), jobs.settings)
-            )
-        register_dataset(
-            session, jobs.team, read_dataset(DatasetBody(name="lines", path=str(text.resolve())), jobs.settings)
-        )
+    for name, path in (("trained", folder), ("words", words)):
+        give_model(jobs, name, path)
+    give_text(jobs, "lines", text)
     return {
         "model": "trained",
         "method": "l2-structured",
@@ -135,79 +125,6 @@ def _chat_as_the_card_says(card: str, folder: Path) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0 and done.stdout.strip(), done.stderr[-2000:]
-
-
-def test_a_job_adds_a_graph_for_openvino_which_its_page_s_program_runs(
-    jobs: Queue, body: dict[str, Any], finish: Finish, tmp_path: Path
-) -> None:
-    output = {"exports": [{"format": "openvino", "types": ["INT8"]}], "layout": "per_layer"}
-    parameters = {"protected_first": 1}
-    job_id = finish(body | {"output": output, "parameters": parameters})
-    (exported,), folder = jobs.job(job_id).metrics["exports"], artifact(jobs, job_id)
-    assert exported["file"] == "openvino-INT8.xml" and exported["kl"] < 0.01 and exported["decoded_kl"] < 0.01
-    assert all((folder / name).is_file() for name in [exported["file"], *exported["needs"]])
-    assert "openvino-INT8.bin" in exported["needs"] and exported["speed"]["decode"]["pruned"] > 0
-    assert jobs.report(job_id)["versions"]["openvino"].startswith("openvino 20")
-    _, way = shown_ways(jobs, job_id)
-    assert way.runtime == "OpenVINO, INT8"
-    lay_out(way, folder, tmp_path)
-    assert run_in_shell(way.commands, tmp_path).startswith("The capital of France is")
-    kind, file = choose(folder)
-    assert kind.id == "openvino" and len("".join(kind.open(file).go_on("The capital", 4))) > 1
-
-
-def test_files_of_a_quantised_artifact_have_its_codes_or_are_rounded_once_more(
-    jobs: Queue, body: dict[str, Any], finish: Finish
-) -> None:
-    exports = [{"format": "gguf", "types": ["Q8_0", "Q4_0"]}]
-    output = {"quantization": {"scheme": "int8"}, "dtype": "bfloat16", "exports": exports}
-    calibration = {"dataset": "lines", "samples": 4, "sequence_length": 64}
-    stored = {name: body[name] for name in ("model", "evaluation")} | {"method": "none", "calibration": calibration}
-    job_id = finish(stored | {"output": output})
-    report, card = jobs.report(job_id), (artifact(jobs, job_id) / "README.md").read_text()
-    assert report["texts"]["calibration"]["name"] == "lines", "GPTQ reads it, and never the text that is evaluated"
-    q8, q4 = jobs.job(job_id).measured.exports
-    assert q8.kl is not None and 0 < q8.kl < 1e-3
-    assert (q8.importance_tokens, q4.importance_tokens) == (None, 256)
-    for said in (
-        "model-Q8_0.gguf holds the codes of 14 of 14 quantised matrices as they are, with their scales",
-        "model-Q4_0.gguf rounds the dequantised weights once more",
-        "model-Q4_0.gguf: rounded with an importance matrix, the mean square of each input",
-    ):
-        assert any(note.startswith(said) for note in report["notes"]) and said.partition(" ")[2] in card
-    assert report["window_losses"].keys() >= {"artifact", "model-Q8_0.gguf", "model-Q4_0.gguf"}
-
-
-def test_a_job_that_prunes_nothing_measures_what_a_pruning_job_is_compared_with(
-    jobs: Queue, body: dict[str, Any], finish: Finish
-) -> None:
-    pruned = finish(body | {"output": {}, "gates": {}})
-    stored = finish({name: body[name] for name in ("model", "evaluation", "gates", "output")} | {"method": "none"})
-    job, card = jobs.job(stored), (artifact(jobs, stored) / "README.md").read_text()
-    assert job.metrics is not None and job.verdict is None and "alternatives" not in job.metrics
-    assert job.metrics["perplexity"]["lines"]["ratio"] == 1 and job.metrics["sparsity"]["model"] == 0
-    assert "stored in other forms" in card and "| | given | stored |" in card
-    (exported,) = job.metrics["exports"]
-    assert exported["kl"] < 0.01 and "speed" not in exported, "as fast as the dense model's, which it is"
-    own = exported["own_speed"]
-    assert own["prefill"] > 0 and own["decode"] > 0 and own["rounds"] >= 3
-    written = with_noise(f"{own['decode']:.4g}", own["decode_noise"])
-    assert f"decode | | {written} |" in card
-    before = jobs.job(pruned)
-    (bfloat16, counted) = before.measured.alternatives
-    assert (bfloat16.name, bfloat16.ratio) == ("dense in bfloat16", 0.5)
-    assert counted.kl is None and 0 < exported["bytes"] - counted.bytes < 100_000, "its vocabulary"
-    assert (
-        f"| bytes of the dense as gguf Q8\\_0, for comparison | {counted.bytes:,}"
-        in (artifact(jobs, pruned) / "README.md").read_text()
-    )
-    with transaction(jobs.sessions) as session:
-        known = job_with_measured(session, jobs.team, before).measured.alternatives
-    (q8,) = (each for each in known if each.name == counted.name)
-    assert (q8.bytes, q8.kl, q8.basis) == (exported["bytes"], exported["kl"], f"measured by {stored}")
-    assert (q8.decode, q8.decode_noise) == (own["decode"], own["decode_noise"])
-    losses = [math.log(exported[name]) for name in ("perplexity", "artifact_perplexity")]
-    assert q8.bits_per_byte_ratio == pytest.approx(losses[0] / losses[1]) and abs(q8.bits_per_byte_ratio - 1) < 0.01
 
 
 def test_what_the_worker_finds_in_the_files_ends_a_job_before_it_prunes(

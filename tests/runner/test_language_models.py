@@ -23,28 +23,17 @@ from core.database import transaction
 from core.device_kinds import CPU
 from core.engine.checkpoints.weight_comparison import compare_weights
 from core.engine.cuts.worth import WorthTable
-from core.engine.evaluation.continuations import compare_continuations
-from core.engine.exporters.sizes import PROMPT_TOKENS
-from core.engine.latency.costs import Workload
-from core.engine.latency.registry import engine_info
-from core.engine.models.folder import open_model
 from core.pipeline.messages import Spec
 from core.pipeline.stages.prune.spec import PruneSpec
-from core.pipeline.stages.search.spec import COSTS_FILE, costs_key
 from core.pipeline.stages.stage import RunningJob
 from core.pipeline.stages.verify.spec import VerifyArtifact
 from core.service.jobs import queue
 from core.service.jobs.states import STAGES
-from core.service.registry.schemas import ModelBody
-from core.service.registry.service import read_model, register_model
-from secateur_wire.weights.packed import unpack_folder
-from tests.pipeline.stages.test_search_costs import table_of
 from tests.runner.conftest import Finish, Work, artifact, begin_work, shown_ways
-from tests.runner.models import LAYERS, register_layers, write_model
-from tests.shown_ways import lay_out, run_here, run_in_shell
+from tests.runner.models import LAYERS, register_layers
+from tests.shown_ways import lay_out, run_in_shell
 from tests.worker.conftest import Queue, runner_of
 from worker.cli.reproduce import copy_block
-from worker.node_cache import NodeCache
 from worker.runner.client import run_task
 
 
@@ -57,12 +46,6 @@ def body(jobs: Queue) -> dict[str, Any]:
 def dense(body: dict[str, Any], finish: Finish) -> str:
     """A finished job, undisturbed."""
     return finish(body)
-
-
-@pytest.fixture(scope="module")
-def thinner(body: dict[str, Any], finish: Finish) -> str:
-    """A finished job that made the model smaller."""
-    return finish({**body, "method": "llm-pruner", "sparsity": 0.2, "parameters": {"attention": "kv_groups"}})
 
 
 def test_a_job_prunes_reports_and_leaves_a_model_that_loads(jobs: Queue, dense: str) -> None:
@@ -88,23 +71,8 @@ def test_a_job_prunes_reports_and_leaves_a_model_that_loads(jobs: Queue, dense: 
     assert 0.3 < figures["peak_memory_bytes"]["ratio"] < 3, "a formula that far off refuses jobs that fit"
 
 
-@pytest.mark.parametrize("of", ["dense", "thinner"])
-def test_a_model_runs_as_its_page_says(
-    of: str, jobs: Queue, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job: str = request.getfixturevalue(of)
-    (way,) = shown_ways(jobs, job)
-    assert way.runtime == "transformers"
-    written = run_here(way, artifact(jobs, job), tmp_path, monkeypatch)
-    assert len(written.split()) > 5, written
-
-
-@pytest.mark.parametrize("of", ["dense", "thinner"])
-def test_one_block_is_compared_as_soon_as_it_is_pruned(
-    of: str, jobs: Queue, request: pytest.FixtureRequest, work: Work, tmp_path: Path
-) -> None:
-    earlier: str = request.getfixturevalue(of)
-    job_id = jobs.submit(jobs.report(earlier)["recipe"])
+def test_one_block_is_compared_as_soon_as_it_is_pruned(jobs: Queue, dense: str, work: Work, tmp_path: Path) -> None:
+    job_id = jobs.submit(jobs.report(dense)["recipe"])
     copy_block(jobs.settings.work_root / job_id, 1, tmp_path, lambda: True)
     assert not any(tmp_path.iterdir()), "it has not begun"
     end = work()
@@ -112,66 +80,13 @@ def test_one_block_is_compared_as_soon_as_it_is_pruned(
     with transaction(jobs.sessions) as session:
         queue.request_cancel(session, job_id)
     assert end.result(120) == "cancelled", "nothing else of the job was waited for"
-    compared = compare_weights(artifact(jobs, earlier), tmp_path, is_part=True)
+    compared = compare_weights(artifact(jobs, dense), tmp_path, is_part=True)
     assert compared.is_equal and compared.tensors == 9, "seven linear layers and two norms"
     (block,) = tmp_path.iterdir()
     changed = load_file(block)
     changed["model.layers.1.mlp.up_proj.weight"][0] += 1
     save_file(changed, block)
-    assert compare_weights(artifact(jobs, earlier), tmp_path, is_part=True).equal_tensors == 8
-
-
-def test_a_structured_job_leaves_a_smaller_model(jobs: Queue, thinner: str) -> None:
-    job, report = jobs.job(thinner), jobs.report(thinner)
-    assert job.pattern == "structured" and job.metrics is not None
-    figures = job.metrics
-    model = AutoModelForCausalLM.from_pretrained(artifact(jobs, thinner))
-    assert model.num_parameters() == figures["parameters"]["nonzero"] < figures["parameters"]["dense"]
-    assert figures["bytes"]["artifact"] < figures["bytes"]["dense"]
-    assert figures["sparsity"]["model"] == pytest.approx(0.2, abs=0.1)
-    assert "channels" in {row["kind"] for row in report["layers"]}
-    assert "channels kept" in (artifact(jobs, thinner) / "layers.svg").read_text()
-    assert "(layers.svg)" in (artifact(jobs, thinner) / "README.md").read_text()
-    assert not any("No speed-up" in note for note in report["notes"])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"method": "llm-pruner", "target": {"parameters": 40_000}},
-        {"method": "depth", "parameters": {"criterion": "angular"}, "target": {"latency_ratio": 0.6}},
-    ],
-    ids=["parameters", "latency"],
-)
-def test_a_job_with_a_target_on_a_pruned_model_ends_as_its_report_says(
-    change: dict[str, Any], jobs: Queue, body: dict[str, Any], dense: str, work: Work
-) -> None:
-    job_id = jobs.submit(body | {"model": f"job:{dense}", "sparsity": None} | change)
-    end = work().result(120)
-    job = jobs.job(job_id)
-    (kind, asked) = next(iter(change["target"].items()))
-    metrics = {event.data["name"] for event in jobs.events(job_id) if event.type == "metric"}
-    if kind == "latency_ratio":
-        assert "latency_ratio" in metrics
-        if job.error is not None and job.error.code != "gate_missed":  # a busy machine may keep it from being told
-            assert job.error.code in ("latency_too_noisy", "target_unreachable") and job.metrics is None
-            return
-        assert "target_sparsity" in metrics
-    report = jobs.report(job_id)
-    target = report["target"]
-    assert job.metrics is not None and target.items() >= job.metrics["target"].items()
-    assert (target["kind"], target["asked"]) == (kind, asked)
-    assert target["met"] == (target["reached"] <= asked * (1 + target["spread"])) == (end == "succeeded"), job.error
-    folder = artifact(jobs, job_id)
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    card = (folder / "README.md").read_text()
-    assert "- Target: " in card and "reached" in card
-    if kind == "parameters":
-        assert target["met"] and target["reached"] == model.num_parameters() <= asked
-    else:
-        assert target["reached"] == report["metrics"]["latency"]["pruned_ms"] / report["metrics"]["latency"]["dense_ms"]
-        kept = model.config.num_hidden_layers
-        assert target["sparsity"] == target["search"]["sparsity"] and 0 < kept < LAYERS
+    assert compare_weights(artifact(jobs, dense), tmp_path, is_part=True).equal_tensors == 8
 
 
 def test_a_job_with_a_limit_of_memory_chooses_each_layers_shape_and_keeps_what_they_are_worth(
@@ -190,43 +105,8 @@ def test_a_job_with_a_limit_of_memory_chooses_each_layers_shape_and_keeps_what_t
     assert "bytes of tensors and cache" in (artifact(jobs, job_id) / "README.md").read_text()
 
 
-@pytest.mark.parametrize("engine", ["transformers", pytest.param("onnxruntime", marks=pytest.mark.nightly)])
-def test_a_job_with_a_limit_of_decode_time_chooses_by_costs_and_is_timed_in_its_engine(
-    engine: str, jobs: Queue, body: dict[str, Any], work: Work
-) -> None:
-    """An earlier job has left the costs on the node: of a model as small as this none could be measured."""
-    description = open_model(jobs.settings.models_root / "layered").description
-    exports = [{"format": "onnx", "types": ["F32"]}] if engine == "onnxruntime" else []
-    kind = "F32" if exports else "float32"
-    tokens = min(PROMPT_TOKENS if exports else 32, description.context_length - 24)
-    workload = Workload(engine=engine, type=kind, threads=1, prompt_tokens=tokens)
-    table = table_of(description, tokens, workload=workload, version=engine_info(engine).version)
-    cache = NodeCache(jobs.settings.cache_root, max_bytes=jobs.settings.cache_max_bytes)
-    with cache.fill(costs_key(description, workload), size=10_000) as kept:
-        assert kept is not None
-        (kept / COSTS_FILE).write_text(table.model_dump_json())
-    more = {"method": "frontier", "pattern": "structured", "sparsity": None, "parameters": {"round_to": 2}}
-    output = {"layout": "per_layer", "exports": exports}
-    job_id = jobs.submit({**body, **more, "target": {"decode_ratio": 0.7, "engine": engine}, "output": output})
-    work().result(200)
-    job, report = jobs.job(job_id), jobs.report(job_id)
-    assert job.error is None or job.error.code == "gate_missed", "a busy machine may keep it from being met"
-    target, metrics = report["target"], report["metrics"]
-    if exports:
-        rate = metrics["exports"][0]["speed"]["decode"]
-        assert target["reached"] == pytest.approx(rate["dense"] / rate["pruned"]) and target["spread"] == rate["spread"]
-    else:
-        latency = metrics["latency"]
-        assert target["reached"] == latency["decode_pruned_ms"] / latency["decode_dense_ms"]
-        assert target["spread"] == latency["decode_spread"]
-    assert not any("measured again" in note for note in report["notes"])
-    (chosen,) = (note for note in report["notes"] if "expected to lose" in note)
-    assert f"the costs of parts in {engine} ({kind}): 0.6" in chosen or ": 0.7" in chosen
-    assert target["kind"] == "decode_ratio" and target["sparsity"] == metrics["sparsity"]["model"] > 0
-
-
 def test_layers_of_different_shapes_are_verified_as_users_load_them_and_are_a_model_for_another_job(
-    jobs: Queue, body: dict[str, Any], finish: Finish, tmp_path: Path
+    jobs: Queue, body: dict[str, Any], finish: Finish
 ) -> None:
     modules_of_users = Path(HF_MODULES_CACHE)
     before = sorted(modules_of_users.rglob("*"))
@@ -243,28 +123,6 @@ def test_layers_of_different_shapes_are_verified_as_users_load_them_and_are_a_mo
     assert channels[0] == channels[-1] == 48 > channels[1]
     second = finish({**body, "model": f"job:{first}", "output": {"format": "packed"}})
     assert jobs.job(second).output.layout == "per_layer"
-    third = finish({
-        **body, **asked, "sparsity": 0.05, "model": f"job:{second}", "output": {"layout": "per_layer"},
-        "calibration": {"dataset": "self", "samples": 4, "sequence_length": 16},
-        "recovery": {"method": "distill", "steps": 2, "batch_size": 2},
-        "evaluation": {"prompts": ["w4 w5", "<b>w6</b> ```"], "prompt_tokens": 6},
-    })  # fmt: skip
-    assert jobs.job(third).parameters["protected_last"] == 1
-    shutil.copytree(artifact(jobs, second), tmp_path / "unpacked")
-    unpack_folder(tmp_path / "unpacked")
-    _wrote_side_by_side(jobs, third, {"dense": tmp_path / "unpacked", "pruned": artifact(jobs, third)})
-
-
-def _wrote_side_by_side(jobs: Queue, job_id: str, folders: dict[str, Path]) -> None:
-    """What the job's models wrote after its prompts is what these folders' models write."""
-    asked, report = jobs.job(job_id).evaluation, jobs.report(job_id)
-    models = {name: open_model(folder, own_artifact=True) for name, folder in folders.items()}
-    written = compare_continuations(models, asked.prompts, tokens=asked.prompt_tokens, device=torch.device("cpu"))
-    assert report["generations"] == written["generations"] and all(row["pruned"] for row in written["generations"])
-    processes = report["peak_memory_of_other_processes"]
-    assert "measure" in processes and "generate" not in processes, "the models that were timed are not loaded again"
-    card = (folders["pruned"] / "README.md").read_text()
-    assert all(text in card for row in written["generations"] for text in row.values())
 
 
 def test_a_packed_artifact_runs_as_its_page_says_unpacks_to_the_dense_one_and_is_a_model_for_another_job(
@@ -373,41 +231,6 @@ def test_a_job_that_is_too_large_for_its_worker_s_memory_goes_to_one_with_more(
     assert work().result(120) == "succeeded", jobs.job(job_id).error
 
 
-@pytest.mark.parametrize(
-    ("change", "code", "words"),
-    [
-        (
-            {"calibration": {"dataset": "words", "samples": 500, "sequence_length": 8}},
-            "too_little_text",
-            "500 × 8 = 4000",
-        ),
-        ({"evaluation": {"datasets": ["words"], "samples": 300, "sequence_length": 8}}, "too_little_text", "300 × 8"),
-    ],
-)
-def test_what_cannot_be_done_fails_once_and_says_why(
-    change: dict[str, Any], code: str, words: str, jobs: Queue, body: dict[str, Any], work: Work
-) -> None:
-    job_id = jobs.submit({**body, **change})
-    assert work().result(120) == "failed"
-    job = jobs.job(job_id)
-    assert job.error is not None and job.attempt == 1
-    assert job.error.code == code and words in job.error.message and not job.metrics
-
-
-def test_a_smaller_model_is_one_for_another_job_that_fails_once_where_its_gate_is_missed(
-    jobs: Queue, body: dict[str, Any], thinner: str, work: Work
-) -> None:
-    job_id = jobs.submit(
-        {**body, "model": f"job:{thinner}", "gates": {"max_perplexity_ratio": 2, "max_bits_per_byte_ratio": 0.5}}
-    )
-    assert work().result(120) == "failed"
-    job = jobs.job(job_id)
-    assert job.error is not None and job.attempt == 1 and job.metrics
-    assert job.error.code == "gate_missed" and "bits per byte); the gate allows 0.5" in job.error.message
-    assert job.error.param == "gates.max_bits_per_byte_ratio"
-    assert job.metrics["parameters"]["dense"] == (jobs.job(thinner).metrics or {})["parameters"]["nonzero"]
-
-
 def test_a_checkpoint_that_is_not_what_was_measured_fails_its_job_and_is_not_kept(
     jobs: Queue, body: dict[str, Any], work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,18 +249,3 @@ def test_a_checkpoint_that_is_not_what_was_measured_fails_its_job_and_is_not_kep
     error = jobs.job(job_id).error
     assert error is not None and error.code == "reload_check_failed" and "differ by nan" in error.message
     assert not artifact(jobs, job_id).exists()
-
-
-def test_weights_that_are_not_finite_are_named(jobs: Queue, body: dict[str, Any], work: Work) -> None:
-    folder = write_model(jobs.settings.models_root / "broken")
-    tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.4.mlp.up_proj.weight"][0, 0] = numpy.inf
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with transaction(jobs.sessions) as session:
-        register_model(
-            session, jobs.team, read_model(ModelBody(name="broken", path=str(folder.resolve())), jobs.settings)
-        )
-    job_id = jobs.submit({**body, "model": "broken"})
-    assert work().result(120) == "failed"
-    error = jobs.job(job_id).error
-    assert error is not None and error.code == "not_finite_weights" and "model.layers.4.mlp.up_proj" in error.message

@@ -6,18 +6,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
-from core.database import transaction
-from core.service.registry.schemas import ModelBody
-from core.service.registry.service import read_model, register_model
 from core.settings import Settings
 from core.signing import public_key
 from secateur_wire.errors import ApiError
 from tests.client.command_line import RunHere
 from tests.client.test_verification import write_key
 from tests.engine.tiny import make_model
-from tests.runner.conftest import Finish, artifact
+from tests.runner.conftest import Finish, artifact, give_model
 from tests.runner.models import register_layers, write_model
 from tests.shown_ways import run_in_shell
 from tests.worker.conftest import Queue
@@ -44,10 +40,7 @@ def body(jobs: Queue) -> dict[str, Any]:
     layered = register_layers(jobs.sessions, jobs.settings, jobs.team, layers=LAYERS)
     folder = write_model(jobs.settings.models_root / "grouped", LAYERS)
     make_model(folder, num_hidden_layers=LAYERS, hidden_size=64, intermediate_size=96, dtype=torch.bfloat16)
-    with transaction(jobs.sessions) as session:
-        register_model(
-            session, jobs.team, read_model(ModelBody(name="grouped", path=str(folder.resolve())), jobs.settings)
-        )
+    give_model(jobs, "grouped", folder)
     return layered | {"model": "grouped", "output": {"quantization": {"scheme": "int4"}}}
 
 
@@ -65,49 +58,6 @@ def stored_small(body: dict[str, Any], finish: Finish) -> str:
 
 def packed(folder: Path) -> set[str]:
     return {name for name in load_file(folder / "model.safetensors") if name.endswith("weight_packed")}
-
-
-def test_report_card_and_sizes_are_of_the_quantised_model(jobs: Queue, at_once: str) -> None:
-    job, report = jobs.job(at_once), jobs.report(at_once)
-    quantization = job.output.quantization
-    assert quantization is not None and (quantization.group_size, quantization.rounding) == (32, "gptq")
-    assert job.metrics is not None and job.metrics["sparsity"]["prunable"] == pytest.approx(0.5, abs=1e-3)
-    folder = artifact(jobs, at_once)
-    assert job.metrics["bytes"]["artifact"] == sum(
-        each.nbytes for each in load_file(folder / "model.safetensors").values()
-    )
-    assert job.metrics["bytes"]["artifact"] < 0.6 * job.metrics["bytes"]["dense"]
-    section = report["quantization"]
-    assert section["layers"] == len(packed(folder)) == 7 * LAYERS and section["bits_per_weight"] == 4.5
-    assert report["verification"]["maximum_difference"] <= report["verification"]["tolerance"]
-    card = (folder / "README.md").read_text()
-    assert "Quantised: " in card and "pip install compressed-tensors" in card
-    assert AutoModelForCausalLM.from_pretrained(folder).dtype is torch.bfloat16
-
-
-def test_training_is_followed_by_a_pass_that_quantises(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
-    recovery = {"method": "finetune", "steps": 4, "batch_size": 2, "learning_rate": 1e-3}
-    output = {"quantization": {"scheme": "int8"}, "dtype": "bfloat16"}
-    job_id = finish(body | {"model": "layered", "recovery": recovery, "output": output})
-    job, report, folder = jobs.job(job_id), jobs.report(job_id), artifact(jobs, job_id)
-    assert len(packed(folder)) == 7 * LAYERS and job.metrics is not None
-    assert AutoModelForCausalLM.from_pretrained(folder).dtype is torch.bfloat16
-    figures = job.metrics["perplexity"]["words"]
-    before = report["quantization"]["perplexity_before"]["words"]
-    assert figures["pruned"] == pytest.approx(before, rel=0.01) and figures["pruned"] != before
-    assert figures["before_recovery"] not in (None, before)
-    assert job.metrics["sparsity"]["prunable"] == pytest.approx(0.5, abs=1e-3)
-
-
-def test_heads_channels_and_bits_go_in_one_job(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
-    pruned = {"method": "l2-structured", "sparsity": 0.2, "parameters": {"attention": "none"}}
-    job_id = finish(body | pruned)
-    job, report = jobs.job(job_id), jobs.report(job_id)
-    assert job.parameters["round_to"] == 32 and job.metrics is not None
-    rows = {row["after"] for row in report["layers"] if row["kind"] == "channels"}
-    assert rows == {64} and len(packed(artifact(jobs, job_id))) == 7 * LAYERS
-    assert report["quantization"]["perplexity_before"]["words"] > 0
-    assert job.metrics["parameters"]["nonzero"] < job.metrics["parameters"]["dense"]
 
 
 def test_packed_codes_are_restored_to_the_files_of_the_job_that_did_not_pack_them(
@@ -134,20 +84,6 @@ def test_packed_codes_are_restored_to_the_files_of_the_job_that_did_not_pack_the
     assert run_in_shell(f"python - <<'END'\n{program}END", tmp_path) == "True True\n"
     card = (small / "README.md").read_text()
     assert "--unpack" in card and "pip install compressed-tensors" in card
-
-
-@pytest.mark.parametrize("source", ["at_once", "stored_small"])
-def test_a_quantised_artifact_is_a_source(
-    jobs: Queue, body: dict[str, Any], source: str, at_once: str, finish: Finish, request: pytest.FixtureRequest
-) -> None:
-    model = f"job:{request.getfixturevalue(source)}"
-    later = finish(body | {"model": model, "method": "magnitude", "sparsity": 0.5, "output": {}})
-    first, second = jobs.job(at_once), jobs.job(later)
-    assert first.metrics is not None and second.metrics is not None
-    assert second.metrics["perplexity"]["words"]["dense"] == pytest.approx(
-        first.metrics["perplexity"]["words"]["pruned"], rel=1e-3
-    )
-    assert not packed(artifact(jobs, later))
 
 
 @pytest.mark.parametrize(

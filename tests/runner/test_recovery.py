@@ -82,44 +82,6 @@ def test_before_and_after_of_a_job_that_recovers(jobs: Queue, plain: str, recove
     assert "before recovery" in (artifact(jobs, recovered) / "README.md").read_text()
 
 
-def test_a_job_that_only_recovers_trains_the_artifact_of_another_and_keeps_its_zeros(
-    jobs: Queue, body: dict[str, Any], finish: Finish, plain: str
-) -> None:
-    training = {
-        "model": f"job:{plain}", "method": "recover", "evaluation": body["evaluation"],
-        "recovery": {"method": "distill", "lora": None, "teacher": "layered", "resample_every": 2,
-                     "stages": [{"datasets": ["words"], "steps": 4}, {"datasets": ["words"], "steps": 2}],
-                     "batch_size": 4, "sequence_length": 32, "learning_rate": 0.01},
-    }  # fmt: skip
-    job_id = finish(training)
-    job, report = jobs.job(job_id), jobs.report(job_id)
-    assert job.sparsity is None and job.metrics is not None
-    figures = job.metrics["perplexity"]["words"]
-    assert figures["dense"] == figures["before_recovery"] and figures["pruned"] != figures["dense"]
-    assert job.metrics["sparsity"]["prunable"] == 0.5
-    assert_zeros_kept(weights(jobs, plain), weights(jobs, job_id))
-    assert report["recovery"]["teacher"]["name"] == "layered"
-    assert report["recovery"]["trained"] == "all but embeddings and head"
-    rounds, texts = report["recovery"]["rounds"], report["recovery"]["texts"]
-    assert report["texts"]["calibration"] is None and [text["name"] for text in texts] == ["words", "words"]
-    assert {each["stage"] for each in rounds} == {0, 1} and rounds[0]["degradation"].keys() == {"words"}
-
-
-def test_a_model_that_lost_a_layer_learns_from_hidden_states_and_from_text_that_the_dense_one_wrote(
-    jobs: Queue, body: dict[str, Any], finish: Finish
-) -> None:
-    asked = {"method": "distill", "steps": 2, "batch_size": 4, "sequence_length": 16, "samples": 6, "own_text": 0.25}
-    depth = {"method": "depth", "pattern": "structured", "sparsity": 0.4}
-    job_id = finish({**body, **depth, "recovery": asked | {"hidden_states": 0.5}})
-    recovery = jobs.report(job_id)["recovery"]
-    assert len(recovery["hidden_states_error"]) == 2 and recovery["hidden_states_error"][0][1] > 0
-    curves = {event.data["name"] for event in jobs.events(job_id) if event.type == "metric"}
-    assert {"recovery_loss", "recovery_hidden_states"} <= curves
-    assert "The error of the hidden states went from" in (artifact(jobs, job_id) / "README.md").read_text()
-    assert recovery["windows"] == [6 + 2, 16] and recovery["own_text"]["name"] == "self"
-    assert recovery["ended_by"] == "steps" and len(recovery["loss_seconds"]) == len(recovery["loss"]) == 2
-
-
 def test_killed_drained_and_taken_up_again_it_ends_with_the_same_bytes(jobs: Queue, recovered: str, work: Work) -> None:
     job_id = jobs.submit(jobs.report(recovered)["recipe"])
     assert jobs.job(job_id).recovery == jobs.job(recovered).recovery, "the recipe reproduces the run"
@@ -144,11 +106,3 @@ def test_killed_drained_and_taken_up_again_it_ends_with_the_same_bytes(jobs: Que
     first, second = weights(jobs, job_id), weights(jobs, recovered)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in second)
     assert report["recovery"]["loss"] == jobs.report(recovered)["recovery"]["loss"]
-
-
-def test_too_little_text_fails_once_and_says_what_is_missing(jobs: Queue, body: dict[str, Any], work: Work) -> None:
-    job_id = jobs.submit({**body, "recovery": RECOVERY | {"samples": 500, "sequence_length": 8}})
-    assert work().result(120) == "failed"
-    error = jobs.job(job_id).error
-    assert error is not None and jobs.job(job_id).attempt == 1
-    assert (error.code, error.param) == ("too_little_text", "recovery.samples") and "500 × 8" in error.message

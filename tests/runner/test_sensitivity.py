@@ -69,7 +69,6 @@ def test_it_leaves_figures_and_a_chart_from_which_a_later_job_takes_its_rates(
     ("change", "param", "words"),
     [
         ({"calibration": None}, "evaluation.datasets", "measures on one text"),
-        ({"evaluation": {"datasets": ["words", "words"]}}, "evaluation.datasets", "one text"),
         (
             {"calibration": None, "evaluation": {"datasets": ["words"]}, "parameters": {"method": "wanda"}},
             "calibration",
@@ -80,10 +79,7 @@ def test_it_leaves_figures_and_a_chart_from_which_a_later_job_takes_its_rates(
             "calibration",
             "allocation 'fisher' measures activations",
         ),
-        ({"recovery": {"method": "lora"}}, "recovery", "makes no model"),
         ({"gates": {"max_perplexity_ratio": 2}}, "gates", "makes no model"),
-        ({"output": {"format": "packed"}}, "output.format", "makes no model"),
-        ({"evaluation": {"datasets": ["words"], "prompts": ["w4"]}}, "evaluation.prompts", "makes no model"),
         ({"sparsity": 0.5}, "sparsity", "prunes nothing"),
         (
             {"method": "magnitude", "sparsity": 0.5, "output": {"format": "hashed"}},

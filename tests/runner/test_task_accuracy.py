@@ -7,7 +7,7 @@ import pytest
 
 from core.service.sources.folders import file_hash
 from secateur_wire.metrics import Metrics
-from tests.runner.conftest import Finish, Work, artifact
+from tests.runner.conftest import Finish, artifact
 from tests.runner.models import register_layers
 from tests.task_questions import write_questions
 from tests.worker.conftest import Queue
@@ -62,28 +62,3 @@ def test_dense_and_pruned_answer_the_questions_of_the_home(jobs: Queue, answered
     assert Metrics.model_validate(metrics).tasks["arc_easy"].pruned == first["pruned"]
     progress = [event.data["progress"] for event in jobs.events(answered) if event.type == "progress"]
     assert progress == sorted(progress) and any(0.92 < done <= 0.95 for done in progress)
-
-
-def test_a_model_answers_the_same_questions_once(
-    jobs: Queue, body: dict[str, Any], answered: str, finish: Finish
-) -> None:
-    evaluation = {"tasks": list(TASKS), "task_limit": 16}
-    asked = {"method": "magnitude", "sparsity": 0.95, "calibration": None, "evaluation": evaluation}
-    second = finish({**body, **asked, "model": f"job:{answered}"})
-    for task in TASKS:
-        before, after = ((jobs.job(job).metrics or {})["tasks"][task] for job in (answered, second))
-        assert (after["dense"], after["dense_stderr"]) == (before["pruned"], before["pruned_stderr"])
-    report = jobs.report(second)
-    assert "tasks_dense" not in report["peak_memory_of_other_processes"]
-    assert [note for note in report["notes"] if "measured by an earlier job" in note]
-
-
-def test_a_worker_without_the_questions_fails_the_job_and_says_which(
-    jobs: Queue, body: dict[str, Any], work: Work
-) -> None:
-    asked = {**body, "evaluation": {"tasks": ["piqa"]}}
-    missing = jobs.submit(asked)
-    assert work().result(120) == "failed"
-    error = jobs.job(missing).error
-    assert error is not None and (error.code, error.param) == ("unusable_dataset", "evaluation.tasks")
-    assert "piqa" in error.message

@@ -1,8 +1,5 @@
 """Jobs that remove tokens, with the real runner and a trained tokenizer: alone, beside others, killed, and refused."""
 
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +9,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from core.database import transaction
-from core.pipeline.messages import Spec
-from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from secateur_wire.errors import ApiError
-from tests.chat import add_template, conversation, write_rows
 from tests.engine.tiny import make_model
-from tests.runner.conftest import Finish, Work, artifact
-from tests.worker.conftest import Queue, runner_of
-from worker.runner.client import run_task
-from worker.runner.messages import Message
+from tests.runner.conftest import Finish, Work, artifact, give_model, give_text
+from tests.worker.conftest import Queue
 
 TOKENS, ROW = 512, 32
 LAYERS = 3
@@ -68,12 +58,9 @@ def body(jobs: Queue) -> dict[str, Any]:
         for seed, name in enumerate(("garden", "harbour"))
     }
     folder = write_trained(settings.models_root / "spoken", list(texts.values()))
-    with transaction(jobs.sessions) as session:
-        register_model(session, jobs.team, read_model(ModelBody(name="spoken", path=str(folder.resolve())), settings))
-        for name, file in texts.items():
-            register_dataset(
-                session, jobs.team, read_dataset(DatasetBody(name=name, path=str(file.resolve())), settings)
-            )
+    give_model(jobs, "spoken", folder)
+    for name, file in texts.items():
+        give_text(jobs, name, file)
     return {
         "model": "spoken",
         "method": "vocabulary",
@@ -143,123 +130,6 @@ def test_layers_go_beside_tokens_and_a_share_is_one_of_the_whole_model(
     target = body | {"method": "depth", "target": {"parameters": dense - (TOKENS - 400) * ROW}}
     met = finish(target | {"vocabulary": {"tokens": 400, "round_to": 8}})
     assert jobs.job(met).metrics["parameters"]["nonzero"] == dense - (TOKENS - 400) * ROW, "the tokens were enough"
-
-
-def test_training_goes_on_with_the_new_tokens(jobs: Queue, body: dict[str, Any], finish: Finish, alone: str) -> None:
-    training = {"method": "distill", "lora": None, "steps": 2, "batch_size": 2, "sequence_length": 16}
-    job_id = finish(
-        body | {"model": f"job:{alone}", "method": "depth", "sparsity": 0.2, "recovery": training, "vocabulary": "auto"}
-    )
-    vocabulary = jobs.report(job_id)["vocabulary"]
-    assert vocabulary["before"] == jobs.report(alone)["vocabulary"]["kept"]
-    figures = jobs.job(job_id).metrics["perplexity"]["garden"]
-    assert figures["before_recovery"] != figures["pruned"]
-
-
-@pytest.mark.parametrize("method", [pytest.param("wanda", marks=pytest.mark.nightly), "sparsegpt"])
-def test_zeros_go_beside_tokens(jobs: Queue, body: dict[str, Any], finish: Finish, method: str) -> None:
-    """Half of the weights are zero beside tokens that went, and the figures count both."""
-    tokens = {"tokens": 400, "round_to": 8}
-    job_id = finish(body | {"method": method, "pattern": "unstructured", "sparsity": 0.5, "vocabulary": tokens})
-    job, report = jobs.job(job_id), jobs.report(job_id)
-    zeros = sum(row["zeros"] for row in report["layers"])
-    assert report["vocabulary"]["kept"] == 400
-    assert job.metrics["sparsity"]["prunable"] == pytest.approx(0.5, abs=0.01)
-    dense, nonzero = (job.metrics["parameters"][name] for name in ("dense", "nonzero"))
-    assert dense - nonzero == zeros + (TOKENS - 400) * ROW
-    model, _ = opened(artifact(jobs, job_id))
-    assert sum(int((each == 0).sum()) for each in model.model.layers.parameters()) == zeros
-
-
-@pytest.mark.parametrize(
-    ("form", "kind"), [("gguf", "F16"), pytest.param("onnx", "F32", marks=pytest.mark.nightly)], ids=["gguf", "onnx"]
-)
-def test_a_model_that_is_only_stored_loses_tokens_and_is_exported(
-    form: str, kind: str, jobs: Queue, body: dict[str, Any], finish: Finish
-) -> None:
-    output = {"dtype": "bfloat16", "exports": [{"format": form, "types": [kind]}]}
-    job_id = finish({name: body[name] for name in ("model", "calibration", "evaluation")} | {
-        "method": "none", "vocabulary": {"tokens": 400, "round_to": 8}, "output": output,
-    })  # fmt: skip
-    job = jobs.job(job_id)
-    (exported,) = job.metrics["exports"]
-    assert exported["kl"] < 0.01, "the file says the same as the folder, in the tokens that are left"
-    model, tokenizer = opened(artifact(jobs, job_id))
-    assert model.config.vocab_size == len(tokenizer) == 400 and model.dtype == torch.bfloat16
-
-
-def test_the_whole_model_teaches_one_that_lost_tokens(
-    jobs: Queue, body: dict[str, Any], finish: Finish, alone: str
-) -> None:
-    """`recover` trains an artifact on text that takes other tokens in it than in its teacher."""
-    training = {"method": "distill", "lora": None, "steps": 30, "batch_size": 8, "sequence_length": 32, "own_text": 0}
-    training |= {"train_embeddings": True, "learning_rate": 3e-3, "teacher": "spoken", "dataset": "harbour"}
-    job_id = finish({name: body[name] for name in ("evaluation",)} | {
-        "model": f"job:{alone}", "method": "recover", "recovery": training,
-    })  # fmt: skip
-    loss = [value for _, value in jobs.report(job_id)["recovery"]["loss"]]
-    assert loss[-1] < 0.8 * loss[0]
-    figures = jobs.job(job_id).metrics["perplexity"]["harbour"]
-    assert figures["pruned"] < 0.8 * figures["dense"]
-
-
-def test_conversations_are_counted_calibrated_and_trained_on_but_not_compared(
-    jobs: Queue, body: dict[str, Any], finish: Finish
-) -> None:
-    models_root, datasets_root = jobs.settings.models_root, jobs.settings.datasets_root
-    texts = [datasets_root / f"{name}.txt" for name in ("garden", "harbour")]
-    folder = add_template(write_trained(models_root / "chatting", texts))
-    words = words_of("garden")
-    rows = [conversation(" ".join(words[n : n + 6]), " ".join(words[n + 6 : n + 12])) for n in range(120)]
-    file = write_rows(datasets_root / "chats.jsonl", rows)
-    with transaction(jobs.sessions) as session:
-        register_model(
-            session, jobs.team, read_model(ModelBody(name="chatting", path=str(folder.resolve())), jobs.settings)
-        )
-        described = DatasetBody.model_validate({"name": "chats", "path": str(file.resolve()), "format": "chat_jsonl"})
-        register_dataset(session, jobs.team, read_dataset(described, jobs.settings))
-    calibration = {**body["calibration"], "dataset": "chats"}
-    training = {"method": "finetune", "lora": None, "steps": 2, "batch_size": 2, "counted_tokens": "assistant"}
-    asked = body | {"model": "chatting", "method": "wanda", "sparsity": 0.5, "calibration": calibration}
-    asked |= {"vocabulary": "auto", "recovery": training}
-    job_id = finish(asked)
-    report, metrics = jobs.report(job_id), jobs.job(job_id).metrics
-    assert report["vocabulary"]["kept"] < TOKENS and report["vocabulary"]["covered"] == 1.0
-    assert report["vocabulary"]["counted"][0]["rendering"]["conversations"] == len(rows)
-    assert report["tokens"]["calibration"] == [8, 32]
-    assert metrics["perplexity"]["harbour"]["pruned"] != metrics["perplexity"]["harbour"]["before_recovery"]
-    compared = asked | {"evaluation": {"datasets": ["garden", "chats"], "samples": 8}}
-    with pytest.raises(ApiError, match=r"evaluation\.datasets\.1: 'chats' has conversations") as caught:
-        jobs.submit(compared)
-    assert caught.value.param == "evaluation.datasets.1"
-    with pytest.raises(ApiError, match=r"evaluation\.datasets\.0: 'self' has conversations"):
-        jobs.submit(asked | {"evaluation": {"datasets": ["self"], "shape": "chat", "samples": 8}})
-
-
-def test_a_job_killed_after_its_choice_leaves_the_bytes_of_an_undisturbed_one(
-    jobs: Queue, body: dict[str, Any], work: Work, alone: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job_id = jobs.submit(body | {"parameters": {"round_to": 8}})
-    killed: list[int] = []
-
-    def run_and_kill(spec: Spec, *, on_message: Callable[[Message], None], **given: Any) -> dict[str, Any]:
-        def read(message: Message) -> None:
-            on_message(message)
-            if "tokens stay" in getattr(message, "message", "") and not killed:
-                runner = runner_of(os.getpid())
-                assert runner is not None
-                killed.append(runner)
-                os.kill(runner, signal.SIGKILL)
-
-        return run_task(spec, on_message=read, **given)
-
-    monkeypatch.setattr("worker.supervisor.attempt.run_task", run_and_kill)
-    assert work().result(60) == "queued" and killed
-    monkeypatch.undo()
-    assert work().result(120) == "succeeded", jobs.job(job_id).error
-    assert "the tokens that an earlier attempt chose stay" in jobs.logs(job_id)
-    for name in ("model.safetensors", "tokenizer.json", "config.json", "vocabulary.svg"):
-        assert (artifact(jobs, job_id) / name).read_bytes() == (artifact(jobs, alone) / name).read_bytes(), name
 
 
 def test_requests_that_cannot_be_met_are_refused_with_what_would_be_right(

@@ -1,6 +1,6 @@
 """Parts of the service without the seconds that loading their libraries takes: forked, as runners are, from one process
 that has loaded them. Some sixty start in a run of the suite. What starts by its command line is tested in
-`test_celery`, `test_serve` and `tests/production`.
+`test_devices`, `test_serve` and `tests/production`.
 """
 
 import atexit

@@ -57,26 +57,6 @@ def wait_for_log(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Logg
     return wait
 
 
-def test_a_job_outlives_a_restart_of_the_database(
-    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, data_dir: Path, tmp_path: Path,
-    wait_for_log: Logged,
-) -> None:  # fmt: skip
-    job_id = jobs.submit(job_body)
-    held = Held("prune", tmp_path)
-    worker = start_worker(**held.behaviour)
-    jobs.runner_pids(job_id)
-    assert stop_postgres(data_dir)
-    wait_for_log("lease not renewed")
-    assert not worker.end.done()
-    start_postgres(data_dir)
-    held.let_go()
-    assert worker.result() == "succeeded"
-    job = jobs.job(job_id)
-    assert job.status == "succeeded" and job.attempt == 1
-    sequences = [event.sequence for event in jobs.events(job_id)]
-    assert sequences == list(range(1, len(sequences) + 1))
-
-
 def test_a_job_whose_end_falls_into_the_outage_is_ended_after_it(
     jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, data_dir: Path, tmp_path: Path,
     wait_for_log: Logged,

@@ -34,7 +34,6 @@ from tests.worker.supervise import runner
 from worker import devices
 from worker.devices import Device, DeviceReader
 from worker.embedded.serve import part_environment
-from worker.node import worker_environment
 from worker.processes import ChildProcess, spawn
 from worker.supervisor.supervisor import Supervisor
 
@@ -156,18 +155,6 @@ def used_devices(log: Path) -> set[str]:
     return set.union(*of_server.values())
 
 
-def test_what_a_node_has_is_shared_out_among_its_workers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("worker.node.memory_bytes", lambda: 100)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
-    both = settings.model_copy(update={"devices": ["0", "1"], "device": None, "worker_memory_bytes": None})
-    expected = {"SECATEUR_OWN_DEVICE": "1", "CUDA_VISIBLE_DEVICES": "GPU-2", "SECATEUR_DEVICE": "cuda"}
-    shares = {"SECATEUR_WORKER_MEMORY_BYTES": "50", "SECATEUR_THREADS": "4"}
-    assert worker_environment(both, "1", "GPU-2") == expected | shares
-    chosen = both.model_copy(update={"worker_memory_bytes": 70, "threads": 3})
-    assert worker_environment(chosen, "1", "GPU-2") == expected | {"SECATEUR_WORKER_MEMORY_BYTES": "70"}
-
-
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
@@ -179,17 +166,6 @@ def test_what_a_node_has_is_shared_out_among_its_workers(settings: Settings, mon
 def test_devices_that_make_no_sense_are_refused_at_the_start(variables: dict[str, str], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Settings.model_validate(variables)
-
-
-def test_a_worker_that_is_started_by_itself_cannot_have_several_devices(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    both = settings.model_copy(update={"devices": ["0", "1"]})
-    monkeypatch.delenv(devices.OWN, raising=False)
-    with pytest.raises(ValueError, match="python -m worker"):
-        devices.own_device(both)
-    monkeypatch.setenv(devices.OWN, "1")
-    assert devices.own_device(both) == "1" and devices.own_device(settings) is None
 
 
 def test_an_attempt_that_fails_on_a_device_that_failed_is_given_back_and_does_not_count(
@@ -259,17 +235,6 @@ def test_a_device_with_uncorrectable_errors_or_that_is_gone_has_a_failure_and_ke
         device = watched.read()
         assert device is not None and device.name == "NVIDIA H100 80GB HBM3"
         assert fault in str(device.failure), after
-
-
-def test_a_machine_without_a_driver_has_no_device_unless_one_must_be_there(
-    reader: Callable[..., DeviceReader], recording: Recording
-) -> None:
-    recording.write({"error": LIBRARY_NOT_FOUND})
-    assert reader().read() is None
-    named = reader(devices=["0"]).read()
-    assert named is not None and "no NVIDIA driver" in str(named.failure)
-    recording.write(n0=h100(0))
-    assert reader(devices=["0"]).read() == reader().read()
 
 
 def test_a_driver_that_gives_no_answer_is_a_failure_once_it_gave_none_for_long(

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-import httpx
 import psutil
 import pytest
 from fastapi.testclient import TestClient
@@ -17,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import api.process.metrics
 from core.database import transaction
-from core.service.duties.times import forget_others, known_duties
+from core.service.duties.times import known_duties
 from core.settings import Settings
 from tests.worker.clocks import wrong_clock
 from tests.worker.conftest import StartPart, eventually
@@ -91,19 +90,6 @@ def test_a_duty_that_hangs_grows_old_and_the_others_go_on(
     assert abs(later["works"] - time.time()) < 60
 
 
-def test_duties_of_an_earlier_version_are_forgotten(sessions: Sessions, settings: Settings) -> None:
-    Duty("no more", 1.0, lambda turn: None)._run(sessions, settings)
-    duties = make_duties(sessions, settings)
-    for duty in duties:
-        if duty.name in ("leases", "old duties"):
-            duty.start_if_due(sessions, settings)
-            duty.wait(60)
-    with transaction(sessions) as session:
-        assert {row.name for row in known_duties(session)} == {"leases", "old duties"}
-        forget_others(session, [])
-        assert known_duties(session) == []
-
-
 def is_healthy(settings: Settings) -> bool:
     """Ask as a container is asked."""
     environment = {**os.environ, "SECATEUR_HOME": str(settings.home), "SECATEUR_DISPATCH_INTERVAL_SECONDS": "0.1"}
@@ -151,42 +137,9 @@ def test_a_process_that_hangs_is_ended_and_its_container_with_it(settings: Setti
         assert init.wait(60) == 128 + signal.SIGKILL
 
 
-@pytest.mark.parametrize("silent", [True, False])
-def test_a_check_ends_only_what_once_lived(settings: Settings, silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[int] = []
-    monkeypatch.setattr(alive, "get_settings", lambda: settings)
-    monkeypatch.setattr(alive, "end_container", lambda: ended.append(1))
-    monkeypatch.setattr(sys, "argv", ["alive", "dispatcher", "--end"])
-    assert alive.main() == 1 and not ended, "it is yet to start"
-    alive.touch("dispatcher", settings)
-    if silent:
-        past = time.monotonic() - 100
-        os.utime(settings.home / "dispatcher.alive", (past, past))
-    assert (alive.main(), ended) == ((1, [1]) if silent else (0, []))
-
-
-def test_an_api_lives_while_it_answers(
-    settings: Settings, live_api: httpx.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(alive, "get_settings", lambda: settings)
-    monkeypatch.setattr(sys, "argv", ["alive", "api"])
-    monkeypatch.setenv("UVICORN_PORT", str(live_api.base_url.port))
-    assert alive.main() == 0
-    monkeypatch.setenv("UVICORN_PORT", "9")
-    assert alive.main() == 1 and alive.seconds_silent("api", settings) < 60
-
-
 @pytest.mark.parametrize("jump", ["+3600", "-3600"])
 def test_a_clock_that_jumps_makes_no_process_silent(settings: Settings, jump: str) -> None:
     alive.touch("dispatcher", settings)
     environment = {**os.environ, **wrong_clock(jump), "SECATEUR_HOME": str(settings.home)}
     done = subprocess.run([sys.executable, "-m", "worker.alive", "dispatcher"], env=environment, stdout=subprocess.PIPE)
     assert done.returncode == 0, done.stdout
-
-
-def test_a_dispatcher_that_never_lived_is_silent_for_ever(settings: Settings) -> None:
-    assert alive.seconds_silent("dispatcher", settings) == float("inf")
-    alive.touch("dispatcher", settings)
-    assert alive.seconds_silent("dispatcher", settings) < alive.longest_silence("dispatcher", settings) == 60
-    alive.forget("dispatcher", settings)
-    assert alive.seconds_silent("dispatcher", settings) == float("inf")

@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,40 +65,6 @@ def test_it_leads_a_group_and_has_its_variables_and_no_credentials(fork: Fork, m
     forked.end()
 
 
-def test_libraries_of_some_tasks_are_loaded_with_the_first_of_them(fork: Fork) -> None:
-    small = "/syslog."  # that nothing else here loads
-    before = fork()
-    server = Path(f"/proc/{psutil.Process(before.pid).ppid()}/maps")
-    assert small not in server.read_text()
-    needing = fork("syslog", "no_such_library")
-    assert needing.pid
-    expected = not Path("/dev/nvidiactl").exists()
-    assert (small in server.read_text()) == expected
-    after = fork()
-    assert (small in Path(f"/proc/{after.pid}/maps").read_text()) == expected
-    for forked in (before, needing, after):
-        forked.end()
-
-
-def test_how_it_ended_is_known_and_its_group_ends_with_it(fork: Fork) -> None:
-    forked = fork()
-    assert forked.exit_code is None
-    forked.stdin.close()
-    assert forked.wait(60) == 1, "an empty spec is none"
-    assert psutil.Process(forked.pid).status() == psutil.STATUS_ZOMBIE, "its id is its own until it is let go"
-    assert forked.end() == forked.exit_code == 1
-    eventually(lambda: not psutil.pid_exists(forked.pid))
-
-    killed = fork()
-    os.kill(killed.pid, signal.SIGKILL)
-    assert killed.end() == -signal.SIGKILL
-
-    stopped = fork()
-    os.kill(stopped.pid, signal.SIGSTOP)
-    assert stopped.end() == -signal.SIGKILL
-    assert not is_alive(stopped.pid)
-
-
 def test_it_dies_with_its_owner_even_by_kill_9() -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
@@ -126,22 +90,6 @@ def test_a_runner_whose_server_is_killed_is_lost_and_the_next_has_another(fork: 
         task(ExportSpec(artifact=folder, form="packed"), log, kill_server)
     assert runner_of(os.getpid()) is None
     assert "dense_bytes" in task(ExportSpec(artifact=folder, form="packed"), log)["exported"]
-
-
-def test_many_at_once_are_told_apart(tmp_path: Path) -> None:
-    results: dict[int, dict[str, Any]] = {}
-
-    def work(number: int) -> None:
-        folder = write_llama(tmp_path / str(number), layers=number)
-        results[number] = task(ExportSpec(artifact=folder, form="packed"), tmp_path / f"{number}.log")
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2, 3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    sizes = [results[number]["exported"]["dense_bytes"] for number in (1, 2, 3)]
-    assert sizes == sorted(set(sizes))
 
 
 def test_where_libraries_do_not_load_runners_are_executed_and_do_what_a_forked_one_does(

@@ -4,7 +4,7 @@ import hashlib
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.pipeline.messages import Spec
 from core.service.jobs import queue, service
-from core.service.jobs.resolution.context import RequestContext
-from core.service.jobs.resolution.hub_lookup import HubLookup
-from core.service.jobs.schemas import JobBody
 from core.service.publications.retry import retry
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
@@ -27,7 +24,6 @@ from tests.forked_processes import warm_python
 from tests.model_folders import write_llama, write_text
 from tests.small_disks import small_disk
 from tests.sources.conftest import write_wordy_model
-from tests.sources.hub_server import HubState, hub_server
 from tests.worker.conftest import Queue
 from tests.worker.filling_runner import fill
 from worker.processes import ChildProcess
@@ -47,18 +43,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def hub() -> Iterator[HubState]:
-    with hub_server() as state:
-        yield state
-
-
-@pytest.fixture
-def settings(settings: Settings, disk: Path, hub: HubState) -> Settings:
+def settings(settings: Settings, disk: Path) -> Settings:
     """Everything a worker writes is on the small disk; what is registered is not."""
     return settings.model_copy(
         update={
             "home": disk / "home",
-            "hub_endpoint": hub.endpoint,
             "threads": 1,
             "device": "cpu",
             "disk_watermark_bytes": 0,
@@ -146,28 +135,6 @@ def require_whole_artifact(jobs: Queue, settings: Settings, job_id: str, team: s
         assert hashlib.sha256((folder / file.path).read_bytes()).hexdigest() == file.sha256
 
 
-@pytest.mark.parametrize(
-    ("runner", "task"),
-    [
-        ((), "prune"),
-        (STAND_IN, "measure"),
-        (STAND_IN, "verify"),
-    ],
-    ids=["open", "evaluate", "verify"],
-)
-def test_the_disk_fills_while_a_job_runs(
-    runner: Sequence[str], task: str,
-    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path, team: str,
-) -> None:  # fmt: skip
-    job_id = jobs.submit(body)
-    with filled_before(task, disk):
-        assert work(*runner) == "queued"
-    require_clear_end(jobs, settings, job_id)
-    free(disk)
-    assert work(*STAND_IN) == "succeeded", jobs.job(job_id).error
-    require_whole_artifact(jobs, settings, job_id, team)
-
-
 def test_after_the_disk_filled_between_blocks_a_failed_job_that_is_retried_goes_on_and_comes_to_the_same(
     jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path, team: str
 ) -> None:
@@ -212,49 +179,3 @@ def test_the_disk_fills_while_the_artifact_is_stored(
     subprocess.run(["mount", "-o", f"remount,size={3 * DISK_BYTES}", str(disk)], check=True)
     assert work(*STAND_IN) == "succeeded", jobs.job(job_id).error
     require_whole_artifact(jobs, settings, job_id, team)
-
-
-def test_the_disk_is_too_full_to_fetch_and_fills_while_it_fetches(
-    jobs: Queue, work: Work, settings: Settings, disk: Path, team: str, tmp_path: Path, hub: HubState,
-    sessions: sessionmaker[Session],
-) -> None:  # fmt: skip
-    hub.add("model", "org/tiny").commit_folder(write_llama(tmp_path / "tiny", hidden=64, intermediate=700))
-    parsed = JobBody.model_validate({"model": "org/tiny", "method": "magnitude", "sparsity": 0.5})
-    found = HubLookup(settings, sessions).of(team, parsed)
-    with transaction(sessions) as session:
-        job_id = service.submit(RequestContext(session, team, jobs.store, settings, found), parsed).id
-    settings.work_root.mkdir(parents=True)
-    fill(disk)
-    hub.served.clear()
-    assert work(*STAND_IN) == "queued"  # seen before anything was fetched
-    assert not hub.served
-    require_clear_end(jobs, settings, job_id)
-    free(disk)
-    hub.bytes_per_second = 2_000_000
-
-    def fill_meanwhile() -> None:
-        while hub.served["model.safetensors"] < 200_000:
-            threading.Event().wait(0.01)
-        fill(disk)
-
-    meanwhile = threading.Thread(target=fill_meanwhile)
-    meanwhile.start()
-    assert work(*STAND_IN) == "queued"
-    meanwhile.join()
-    require_clear_end(jobs, settings, job_id)
-    assert not any(path.is_file() for path in (settings.cache_root / "partial").rglob("*"))  # not left full by us
-    free(disk)
-    hub.bytes_per_second = None
-    assert work(*STAND_IN) == "succeeded", jobs.job(job_id).error
-    require_whole_artifact(jobs, settings, job_id, team)
-
-
-def test_a_disk_that_stays_full_ends_the_job_with_that_error(
-    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path
-) -> None:
-    job_id = jobs.submit(body)
-    fill(disk)
-    ends = [work(*STAND_IN) for _ in range(settings.max_attempts)]
-    assert ends == ["queued"] * (settings.max_attempts - 1) + ["failed"]
-    error = jobs.job(job_id).error
-    assert error is not None and error.code == "disk_full" and "space" in error.message

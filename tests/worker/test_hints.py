@@ -1,5 +1,8 @@
-"""Hints in a real broker: few, however long nobody takes them and however many send them; and enough to wake."""
+"""Hints in a real broker: few, however long nobody takes them and however many send them; and enough to wake. Hints and
+leases, duty by duty.
+"""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,10 +13,10 @@ from sqlalchemy import text
 
 from core.database import transaction
 from core.service.jobs.broker import celery_app
-from core.service.jobs.hints import Hints
+from core.service.jobs.hints import Hints, hint_sender
 from core.service.jobs.queue import HINTS_PER_QUEUE
 from core.settings import Settings
-from tests.worker.conftest import Queue, StartPart, eventually, worker_state
+from tests.worker.conftest import HintsSent, Queue, StartPart, dispatched, eventually, worker_state
 from worker.dispatcher.clock import DutyRun, send_due_hints
 
 WAITING = 2_000
@@ -119,18 +122,6 @@ def test_an_hour_without_a_worker_leaves_no_more_than_a_moment_does(
     assert HINTS_PER_QUEUE <= broker.length() <= HINTS_PER_QUEUE + OVER, "hints that were lost are sent again"
 
 
-def test_few_waiting_jobs_have_few_hints(
-    broker: Broker, dispatchers: list[Hints], jobs: Queue, job_body: dict[str, Any]
-) -> None:
-    for _ in range(3):
-        jobs.submit(job_body)
-    impatient = broker.settings.model_copy(update={"hint_stale_seconds": 0.0})
-    for _ in range(20):
-        for hints in dispatchers:
-            send_due_hints(DutyRun(jobs.sessions, impatient), hints)
-    assert broker.length() == 3
-
-
 def test_a_worker_takes_old_hints_and_is_woken_by_the_next(
     broker: Broker, dispatchers: list[Hints], jobs: Queue, job_body: dict[str, Any], start_part: StartPart
 ) -> None:
@@ -143,3 +134,56 @@ def test_a_worker_takes_old_hints_and_is_woken_by_the_next(
         job_id = jobs.submit(job_body)
         dispatchers[0].send(job_id, "default")
         jobs.succeeded(job_id)
+
+
+def test_a_message_appears_whole_or_not_at_all(settings: Settings) -> None:
+    app = celery_app(settings)
+    send = hint_sender(app)
+    folder = Path(settings.home, "broker", "messages")
+    for number in range(20):
+        send(f"job_{number}", "default")
+    for file in folder.iterdir():
+        assert file.name.endswith(".default.msg") and json.loads(file.read_text())
+    app.close()
+
+
+def test_a_hint_that_was_lost_is_sent_again_once_it_is_stale(
+    jobs: Queue, job_body: dict[str, Any], settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    assert dispatched(jobs, settings) == [], "the first hint may still come"
+    with transaction(jobs.sessions) as session:
+        session.execute(text("UPDATE jobs SET dispatched_at = now() - interval '1 hour'"))
+    assert dispatched(jobs, settings) == [(job_id, "default")]
+    assert dispatched(jobs, settings) == []
+
+
+class NoBroker(HintsSent):
+    """A broker that is away."""
+
+    def count_waiting(self, queue: str) -> int:
+        raise ConnectionError("no broker")
+
+
+def test_a_broker_that_is_away_gets_its_hints_as_soon_as_it_is_back(
+    jobs: Queue, job_body: dict[str, Any], settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    with transaction(jobs.sessions) as session:
+        session.execute(text("UPDATE jobs SET dispatched_at = NULL"))
+    with pytest.raises(ConnectionError):
+        send_due_hints(DutyRun(jobs.sessions, settings), NoBroker())
+    assert dispatched(jobs, settings) == [(job_id, "default")]
+
+
+def test_an_expired_lease_returns_the_job_with_a_hint(
+    jobs: Queue, job_body: dict[str, Any], settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    with transaction(jobs.sessions) as session:
+        session.execute(
+            text("UPDATE jobs SET status = 'running', attempt = 1, lease_expires_at = now() - interval '1 second'")
+        )
+        session.execute(text("UPDATE teams SET running = 1"))
+    assert dispatched(jobs, settings) == [(job_id, "default")] and jobs.job(job_id).status == "queued"
+    assert jobs.events(job_id)[-1].data["reason"] == "lease_expired"

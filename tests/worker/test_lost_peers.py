@@ -1,27 +1,28 @@
 """A database or a Redis that vanishes without closing its connections is noticed, by the kernel's own probes."""
 
 import os
+import select
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 from typing import Any
 
 import psycopg
 import pytest
 from limits.storage import RedisStorage
-from sqlalchemy import make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import make_url
 
 from api.process.listener import EventListener
 from api.process.rate_limits import Rates
 from bench.parts import free_port
-from core.database import session_factory, transient_reason
+from core.database import session_factory
 from core.service.jobs.broker import celery_app
 from core.settings import Settings
 from tests.production.programs import needed
 from tests.worker.conftest import eventually
-from tests.worker.lost_peers import PORT, forwarded, peer
 from worker.processes import spawn
 
 EXPECTED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 5000}
@@ -43,6 +44,28 @@ def over_tcp(settings: Settings, address: str, port: int) -> Settings:
     return settings.model_copy(update={"database_url": url.render_as_string(hide_password=False)})
 
 
+@contextmanager
+def forwarded(socket_path: Path) -> Iterator[int]:
+    """Yield a TCP port that leads to a server's socket file while this lasts."""
+
+    class Forward(StreamRequestHandler):
+        def handle(self) -> None:
+            with socket.socket(socket.AF_UNIX) as inner:
+                inner.connect(str(socket_path))
+                ends = {self.request: inner, inner: self.request}
+                while True:
+                    for ready in select.select([*ends], [], [])[0]:
+                        if not (data := ready.recv(65536)):
+                            return
+                        ends[ready].sendall(data)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Forward) as server:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
 def options_of(descriptor: int) -> dict[str, int]:
     with socket.socket(fileno=os.dup(descriptor)) as held:
         levels = {name: socket.SOL_SOCKET if name.startswith("SO") else socket.IPPROTO_TCP for name in EXPECTED}
@@ -50,8 +73,7 @@ def options_of(descriptor: int) -> dict[str, int]:
 
 
 def test_every_connection_to_the_database_is_probed(prompt: Settings) -> None:
-    port = free_port()
-    with forwarded("127.0.0.1", port, socket_file(prompt)):
+    with forwarded(socket_file(prompt)) as port:
         settings = over_tcp(prompt, "127.0.0.1", port)
         sessions = session_factory(settings)
         with sessions() as session:
@@ -93,19 +115,3 @@ def test_every_connection_to_redis_is_probed(prompt: Settings, redis_url: str) -
     storage = Rates(settings).storage
     assert isinstance(storage, RedisStorage)
     assert options(storage.storage) == EXPECTED
-
-
-def test_a_database_that_vanishes_is_noticed_by_whoever_waits_for_it(prompt: Settings) -> None:
-    """The options of the sockets, tested above, have to do where there is no network of its own to cut."""
-    with peer(socket_file(prompt)) as vanishing:
-        if vanishing is None:
-            return
-        sessions = session_factory(over_tcp(prompt, vanishing.address, PORT))
-        with sessions() as session, ThreadPoolExecutor(1) as pool:
-            session.execute(text("SELECT 1"))
-            waiting = pool.submit(session.execute, text("SELECT pg_sleep(25)"))
-            vanishing.cut()
-            with pytest.raises(DBAPIError) as lost:
-                waiting.result(timeout=60)
-        assert transient_reason(lost.value) == "the database cannot be reached right now"
-        sessions.kw["bind"].dispose()

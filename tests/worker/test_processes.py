@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.worker.conftest import eventually, is_alive
-from worker.processes import has_opened, run, spawn, started_at
+from worker.processes import spawn
 from worker.runner.client import memory_kills, runner_environment
 
 PARENT = """
@@ -55,22 +55,6 @@ def test_what_a_process_leaves_in_its_group_is_ended_with_it() -> None:
     eventually(lambda: not is_alive(stray))
 
 
-def test_a_process_that_ends_by_itself_keeps_its_exit_code() -> None:
-    child = spawn([sys.executable, "-c", "raise SystemExit(7)"], name="seven")
-    assert child.wait(60) == 7
-    assert child.end(grace_seconds=5) == 7 and child.exit_code == 7
-
-
-def test_a_command_that_is_not_there_ends_with_127() -> None:
-    completed = run(["/no/such/command"], name="nothing")
-    assert completed.returncode == 127 and "/no/such/command" in completed.stdout
-
-
-def test_a_process_leads_a_group_of_its_own() -> None:
-    completed = run([sys.executable, "-c", "import os; print(os.getpid() == os.getpgid(0))"], name="leader")
-    assert completed.stdout.strip() == "True"
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a process as somebody else")
 def test_a_process_of_another_user_dies_with_its_starter_too() -> None:
     starter = PARENT.replace('name="child"', 'name="child", user="nobody"').replace("sys.executable", '"/bin/sleep"')
@@ -82,14 +66,6 @@ def test_a_process_of_another_user_dies_with_its_starter_too() -> None:
         assert Path(f"/proc/{child}").stat().st_uid != 0
         parent.kill()
         eventually(lambda: not is_alive(child))
-
-
-def test_the_start_time_names_one_process() -> None:
-    assert started_at(os.getpid()) == started_at(os.getpid()) is not None
-    ended = spawn([sys.executable, "-c", ""], name="ended")
-    ended.wait(60)
-    ended.end()
-    assert started_at(ended.pid) is None
 
 
 def test_the_runner_sees_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,9 +86,3 @@ def test_kills_for_want_of_memory_are_counted_in_our_group_else_on_the_machine(t
     (groups / "service/worker").mkdir(parents=True)
     (groups / "service/worker/memory.events").write_text("max 4\noom 5\noom_kill 3\n")
     assert memory_kills(proc, groups) == 3
-
-
-def test_a_file_that_is_open_is_seen(tmp_path: Path) -> None:
-    with open(tmp_path / "device0", "wb"):
-        assert has_opened(str(tmp_path / "device"))
-    assert not has_opened(str(tmp_path / "device"))

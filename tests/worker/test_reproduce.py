@@ -5,15 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from core.pipeline.reports.manifest import Manifest
 from core.service.jobs.schemas import JobBody
 from core.settings import Settings
 from tests.model_folders import write_llama, write_text
 from tests.recipes import recipe_of
-from worker.cli import register
 from worker.cli.reproduce import measure_again, recipe_with, reproduce, reproduce_block
 from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.failures import CommandFailed
@@ -72,24 +69,6 @@ def test_the_recipe_gets_the_names_of_what_is_given_and_loses_what_changes_no_we
     assert (alone.evaluation.datasets, alone.recovery, alone.calibration) == ([], None, job.calibration)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ([], "give --source with the dense model to prune again, or --measure with a text"),
-        (["--source", "{tmp}", "--measure", "{tmp}"], "give --source with the dense model"),
-        (["--measure", "{tmp}", "--block", "1"], "--text and --block go with --source"),
-        (["--measure", "{tmp}", "--text", "{tmp}"], "--text and --block go with --source"),
-        (["--source", "{tmp}/none"], "there is no such file or folder"),
-    ],
-)
-def test_options_that_contradict_each_other_are_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
-    given = ["reproduce", str(tmp_path), *(each.format(tmp=tmp_path) for each in arguments)]
-    app = typer.Typer()
-    register(app)
-    refused = CliRunner().invoke(app, given)
-    assert refused.exit_code == 2 and said in " ".join(refused.output.replace("│", "").split())
-
-
 def test_what_is_not_what_the_recipe_names_is_told(instance: EmbeddedInstance, dense: Path, tmp_path: Path) -> None:
     from core.service.sources.folders import content_hash, dataset_hash
 
@@ -113,18 +92,3 @@ def test_what_is_not_what_the_recipe_names_is_told(instance: EmbeddedInstance, d
     (dense / "secateur.json").write_text(json.dumps({"recipe": {}, "report": {}, "files": {}}))
     with pytest.raises(CommandFailed, match="does not say which model"):
         reproduce(instance.settings, dense, dense, [text])
-
-
-def test_shapes_that_follow_from_times_on_another_machine_are_not_made_again(
-    instance: EmbeddedInstance, dense: Path, tmp_path: Path
-) -> None:
-    from core.service.sources.folders import content_hash, dataset_hash
-
-    text = write_text(tmp_path / "words.txt")
-    manifest = _manifest(content_hash(dense), dataset_hash(text))
-    chosen = {"method": "frontier", "pattern": "structured", "sparsity": None, "output": {"layout": "per_layer"}}
-    manifest.recipe |= chosen | {"parameters": {}, "target": {"decode_ratio": 0.7}}
-    with pytest.raises(CommandFailed, match=r"target.decode_ratio: .* times that were measured on a worker"):
-        recipe_with(manifest, instance, dense, [text])
-    manifest.recipe["target"] = {"memory_bytes": 10_000}
-    assert recipe_with(manifest, instance, dense, [text])["target"] == {"memory_bytes": 10_000}

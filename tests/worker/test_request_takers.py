@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.discoveries.tables import DiscoveryRow
-from core.service.questions.queue import claim
-from core.service.questions.tables import QuestionRow
-from core.service.registry.traces import CLASSIFIER
 from core.settings import Settings
 from tests.model_folders import write_alien
 from tests.worker.conftest import eventually
@@ -23,7 +20,6 @@ from worker.supervisor.discoverer import Discoverer
 from worker.supervisor.drain import Drain
 from worker.supervisor.heartbeat import Heartbeat
 from worker.supervisor.request_taker import RequestTaker
-from worker.supervisor.sample_fetcher import SampleFetcher
 
 CANNOT_START = ["\0"]
 """A command for which `subprocess` raises ValueError."""
@@ -64,18 +60,6 @@ def running(taker: RequestTaker[str]) -> Iterator[None]:
         taker.wait(120)
 
 
-def test_a_request_that_raises_what_nobody_foresaw_fails_and_the_next_one_is_taken(
-    api: TestClient, settings: Settings, sessions: sessionmaker[Session]
-) -> None:
-    fetcher = SampleFetcher("worker_1", settings, command=CANNOT_START)
-    for _ in range(2):
-        asked = api.post("/v1/samples", json={}).json()
-        assert fetcher.take_next(sessions)
-        ended = api.get(f"/v1/samples/{asked['id']}").json()
-        assert ended["state"] == "failed" and "ValueError: embedded null byte" in ended["error"]["message"]
-    assert not fetcher.take_next(sessions)
-
-
 def test_a_discovery_that_raises_what_nobody_foresaw_fails_for_good_after_its_attempts(
     api: TestClient, settings: Settings, sessions: sessionmaker[Session]
 ) -> None:
@@ -109,27 +93,6 @@ def test_a_discovery_that_cannot_be_read_does_not_hide_those_behind_it(
         first, second = session.scalars(select(DiscoveryRow).order_by(DiscoveryRow.created_at)).all()
         assert first.state == "failed" and first.error is not None and "cannot be read" in first.error["message"]
         assert (second.state, second.attempts) == ("waiting", 1)
-
-
-def test_a_question_that_cannot_be_read_does_not_hide_those_behind_it(
-    sessions: sessionmaker[Session], team: str
-) -> None:
-    with transaction(sessions) as session:
-        for name in ("first", "second"):
-            values = {
-                "kind": CLASSIFIER.name,
-                "team_id": team,
-                "question": {"no": "model"},
-                "due_at": func.clock_timestamp(),
-            }
-            session.add(QuestionRow(id=name, **values))
-            session.flush()
-    for left in (1, 0):
-        with transaction(sessions) as session:
-            assert claim(session, CLASSIFIER, lease_seconds=60) is None
-        with transaction(sessions) as session:
-            due = select(func.count()).where(QuestionRow.due_at.is_not(None))
-            assert session.scalar(due) == left
 
 
 def test_a_look_that_raises_is_not_the_last_one(settings: Settings) -> None:

@@ -5,11 +5,8 @@ from typing import Any
 
 import pytest
 
-from core.database import transaction
 from core.pipeline.messages import ModelPlace
 from core.pipeline.stages.write.spec import WriteSpec
-from core.service.jobs import service
-from core.service.jobs.tables import AttemptRow
 from tests.sources.conftest import write_wordy_model
 from tests.worker.conftest import Queue, StartWorker
 from worker.runner.client import run_task
@@ -38,33 +35,6 @@ def test_what_the_runner_is_at_is_told_until_the_next_stage(
     assert progress == sorted(progress)
 
 
-@pytest.mark.usefixtures("always")
-def test_stages_without_a_runner_give_signs_of_life_too(
-    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
-) -> None:
-    job_id = jobs.submit(job_body)
-    start_worker().result()
-    events = jobs.events(job_id)
-    entered = {event.data["stage"]: number for number, event in enumerate(events) if event.type == "stage"}
-    signs = [number for number, event in enumerate(events) if event.type == "progress"]
-    assert any(number < entered["open"] for number in signs), "fetch"
-    assert any(number > entered["store"] for number in signs), "store"
-
-
-@pytest.mark.usefixtures("always")
-def test_a_runner_that_stands_still_gives_none(
-    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
-) -> None:
-    job_id = jobs.submit(job_body)
-    worker = start_worker(hang_in="prune")
-    jobs.runner_pids(job_id)
-    with transaction(jobs.sessions) as session:
-        service.cancel(session, jobs.team, job_id)
-    assert worker.result() == "cancelled"
-    last = [event.type for event in jobs.events(job_id) if event.data.get("status") not in ("cancelling", "cancelled")]
-    assert last[-1] == "log", "nothing after its last word"
-
-
 def test_the_runner_itself_says_that_it_lives_and_how_far_its_own_text_is(tmp_path: Path) -> None:
     heard: list[Message] = []
     run_task(
@@ -86,14 +56,3 @@ def test_the_runner_itself_says_that_it_lives_and_how_far_its_own_text_is(tmp_pa
     assert any(isinstance(message, AliveMessage) for message in heard)
     progress = [message.progress for message in heard if isinstance(message, ProgressMessage)]
     assert len(progress) > 10 and 0 <= min(progress) < 0.2 < max(progress) <= 1
-
-
-def test_a_job_that_missed_its_gate_leaves_what_it_took(
-    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
-) -> None:
-    job_id = jobs.submit({**job_body, "gates": {"max_perplexity_ratio": 1.5}})
-    assert start_worker(ratio=2.0).result() == "failed"
-    with transaction(jobs.sessions) as session:
-        attempt = session.get_one(AttemptRow, (job_id, 1))
-        assert attempt.error_code == "gate_missed" and attempt.measured is not None
-        assert attempt.measured["seconds"] > 0

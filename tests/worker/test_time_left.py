@@ -23,16 +23,6 @@ def record_of(seconds: Sequence[float], *, of: int | None = None) -> tuple[WorkR
     return record, at
 
 
-@given(STEPS, PACES, ESTIMATES, st.data())
-def test_at_a_constant_pace_the_time_left_is_exact(
-    steps: int, pace: float, estimate: float | None, data: st.DataObject
-) -> None:
-    done = data.draw(st.integers(min_value=-(-steps // round(1 / TRUSTED)), max_value=steps))
-    record, now = record_of([pace] * done, of=steps)
-    left = record.seconds_left(now, estimate)
-    assert left == (pytest.approx((steps - done) * pace), pytest.approx((steps - done) * pace))
-
-
 @given(STEPS, PACES, st.floats(min_value=0.05, max_value=20), ESTIMATES, st.data())
 def test_another_pace_is_followed_within_a_share_of_the_work(
     steps: int, pace: float, factor: float, estimate: float | None, data: st.DataObject
@@ -59,24 +49,6 @@ def test_it_is_never_negative_and_falls_until_the_next_step(
         assert highs == sorted(highs, reverse=True), "no report is no reason for it to climb"
 
 
-@given(st.lists(PACES, min_size=20, max_size=60), st.data())
-def test_it_does_not_climb_beyond_what_the_slowest_steps_take(seconds: list[float], data: st.DataObject) -> None:
-    done = data.draw(st.integers(min_value=len(seconds) // 5, max_value=len(seconds)))
-    record, now = record_of(seconds[:done], of=len(seconds))
-    left = record.seconds_left(now, 1.0)
-    assert left is not None and left[1] <= (len(seconds) - done) * max(seconds[:done]) * (1 + 1e-9)
-
-
-def test_before_any_work_it_is_the_estimate() -> None:
-    record = WorkRecord()
-    assert record.seconds_left(10.0, None) is None
-    assert record.seconds_left(10.0, 100.0) == (90.0, 90.0)
-    record.begin_part(20.0, 0.0, 0.5)
-    assert record.seconds_left(20.0, 100.0) == (pytest.approx(80.0), pytest.approx(80.0))
-    low, high = record.seconds_left(20.0, 100.0, 0.3) or (0.0, 0.0)
-    assert low < 80 < high
-
-
 def test_later_parts_take_what_the_estimate_says_as_the_work_so_far_corrects_it() -> None:
     record = WorkRecord()
     record.begin_part(0.0, 0.0, 0.5)
@@ -95,12 +67,6 @@ def test_work_of_an_earlier_attempt_is_no_pace() -> None:
     record.report(15.0, 0.7)
     left = record.seconds_left(15.0, None)
     assert left is not None and left[0] == pytest.approx(20.0 + 10.0), "0.3 are left, 0.1 in 10 s"
-
-
-def test_many_reports_of_a_long_part_are_thinned_and_tell_the_same() -> None:
-    record, now = record_of([1.0] * 5000, of=10_000)
-    assert len(record._moments) <= 1001
-    assert record.seconds_left(now, None) == (pytest.approx(5000.0), pytest.approx(5000.0))
 
 
 def test_later_parts_take_the_share_of_the_time_that_they_took_in_past_jobs() -> None:

@@ -1,16 +1,11 @@
 """Redis killed: what the clock does is done all the same, and workers find their jobs by themselves."""
 
-import os
-import signal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import psutil
 import pytest
 from fastapi.testclient import TestClient
-from kombu.exceptions import OperationalError
 from sqlalchemy import select, text
 
 from core.database import transaction
@@ -22,7 +17,7 @@ from core.settings import Settings
 from tests.triggers.conftest import make_trigger
 from tests.webhooks.conftest import Webhooks
 from tests.webhooks.receiver import receiving
-from tests.worker.conftest import Queue, StartPart, eventually, impatient, worker_state
+from tests.worker.conftest import Queue, StartPart, eventually, impatient
 from tests.worker.held import Held
 from tests.worker.redis_server import RedisServer
 
@@ -105,75 +100,3 @@ def test_with_redis_killed_leases_webhooks_triggers_and_jobs_go_on(
     redis.start()
     Hints(celery_app(settings)).send("job_1", "default")
     eventually(lambda: redis.client.llen("default") == 0)  # it takes hints again
-
-
-def test_with_redis_frozen_a_worker_finds_its_job_and_drains(
-    redis: RedisServer,
-    variables: dict[str, str],
-    jobs: Queue,
-    job_body: dict[str, Any],
-    start_part: StartPart,
-    settings: Settings,
-) -> None:
-    worker = start_part("worker", stand_in={}, **variables)
-    eventually(lambda: worker_state(jobs) == "idle")
-    os.kill(redis.pid, signal.SIGSTOP)
-    jobs.succeeded(jobs.submit(job_body))
-    os.kill(redis.pid, signal.SIGCONT)
-    worker.send(signal.SIGTERM)
-    assert worker.wait(60) == 0, (settings.home / "worker.log").read_text()
-    assert worker_state(jobs) is None
-
-
-def test_with_redis_full_a_worker_finds_its_job_and_takes_hints_again_once_there_is_room(
-    redis: RedisServer,
-    variables: dict[str, str],
-    jobs: Queue,
-    job_body: dict[str, Any],
-    start_part: StartPart,
-    settings: Settings,
-) -> None:
-    redis.client.config_set("maxmemory", 1)
-    with pytest.raises(OperationalError, match="maxmemory"):
-        Hints(celery_app(settings)).send("job_1", "default")
-    worker = start_part("worker", stand_in={}, **variables)
-    jobs.succeeded(jobs.submit(job_body))
-    redis.client.config_set("maxmemory", 0)
-    Hints(celery_app(settings)).send("job_1", "default")
-    eventually(lambda: redis.client.llen("default") == 0)
-    assert worker.is_running(), (settings.home / "worker.log").read_text()
-
-
-def test_a_pools_process_that_replaces_a_killed_one_holds_nothing_of_the_brokers(
-    redis: RedisServer,
-    variables: dict[str, str],
-    jobs: Queue,
-    start_part: StartPart,
-    settings: Settings,
-) -> None:
-    """It is forked from a process that is connected: while it had a copy of the connection, the worker was told of that
-    for ever once Redis had gone, took it for a hint as soon as it could take one, and ended.
-    """
-
-    def connections(pid: int) -> int:
-        port = urlsplit(redis.url).port
-        return sum(bool(each.raddr) and each.raddr.port == port for each in psutil.Process(pid).net_connections("tcp"))
-
-    def pool() -> int | None:
-        return next((child.pid for child in psutil.Process(worker.pid).children()), None)
-
-    worker = start_part("worker", stand_in={}, **variables)
-    eventually(lambda: worker_state(jobs) == "idle" and connections(worker.pid))
-    first = pool()
-    assert first is not None
-    os.kill(first, signal.SIGKILL)
-    second = eventually(lambda: child if (child := pool()) not in (None, first) else None)
-    assert second is not None
-    eventually(lambda: not connections(second))
-    assert connections(worker.pid)
-    redis.kill()
-    redis.start()
-    eventually(lambda: connections(worker.pid))
-    Hints(celery_app(settings)).send("job_1", "default")
-    eventually(lambda: redis.client.llen("default") == 0)
-    assert worker.is_running(), (settings.home / "worker.log").read_text()

@@ -1,29 +1,24 @@
-"""Work folders of jobs that ended, here or elsewhere, and a disk they fill."""
+"""Work folders of jobs that ended, here or elsewhere, and a disk they fill; temporary folders of killed processes."""
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import text
 
 from core.database import transaction
 from core.service.jobs import service
-from core.service.jobs.queue import expire_leases
-from core.service.jobs.tables import WorkerRow
 from core.settings import Settings
-from tests.worker.conftest import Queue, SpawnWorker, StartPart, eventually, is_alive, worker_state
+from tests.worker.conftest import Queue
 from worker.supervisor.work_folders import WorkFigures, WorkFolders
+from worker.temporary_folders import temporary_folder
 
 MIB = 2**20
-IMPATIENT = {
-    "SECATEUR_WORKER_FRESH_SECONDS": "1.5",
-    "SECATEUR_LEASE_RENEW_SECONDS": "0.5",
-    "SECATEUR_DISK_WATERMARK_BYTES": str(64 * MIB),
-}
 
 Fill = Callable[..., Path]
 
@@ -53,51 +48,6 @@ def end(jobs: Queue, job_id: str, status: str, *, seconds_ago: float = 0) -> Non
             text("UPDATE jobs SET status = :status, finished_at = now() - make_interval(secs => :ago) WHERE id = :id"),
             {"status": status, "ago": seconds_ago, "id": job_id},
         )
-
-
-def test_a_worker_killed_with_9_whose_job_was_finished_elsewhere_sweeps_its_folder_and_claims_again(
-    jobs: Queue,
-    job_body: dict[str, Any],
-    start_part: StartPart,
-    spawn_worker: SpawnWorker,
-    settings: Settings,
-    fill: Fill,
-    tmp_path: Path,
-) -> None:
-    job_id = jobs.submit(job_body)
-    worker = start_part("worker", stand_in={"hang_in": "prune"}, **IMPATIENT)
-    eventually(lambda: jobs.job(job_id).status == "running")
-    pid, _ = jobs.runner_pids(job_id)
-    folder = fill(job_id, 220 * MIB)
-    eventually(lambda: held_by_work(jobs.sessions) == (1, 220))
-    worker.send(signal.SIGKILL)
-    eventually(lambda: not is_alive(pid))
-
-    jobs.end_lease(job_id)
-    with transaction(jobs.sessions) as session:
-        expire_leases(session)
-    assert jobs.job(job_id).status == "queued"
-    elsewhere = settings.model_copy(update={"home": tmp_path / "elsewhere"})
-    assert spawn_worker(elsewhere).wait(60) == 0
-    assert jobs.job(job_id).status == "succeeded" and jobs.job(job_id).attempt == 2
-    assert folder.exists()
-    with transaction(jobs.sessions) as session:
-        session.execute(text("DELETE FROM workers"))
-
-    after = jobs.submit(job_body)
-    start_part("worker", stand_in={}, **IMPATIENT)
-    eventually(lambda: worker_state(jobs) is not None)
-    assert jobs.succeeded(after).attempt == 1
-    assert not folder.exists()
-    eventually(lambda: worker_state(jobs) == "idle")
-    eventually(lambda: held_by_work(jobs.sessions) == (0, 0))
-
-
-def held_by_work(sessions: sessionmaker[Session]) -> tuple[int, int] | None:
-    """Folders and whole MiB that the only worker tells of."""
-    with transaction(sessions) as session:
-        row = session.execute(select(WorkerRow.work_folders, WorkerRow.work_bytes)).one_or_none()
-    return None if row is None else (row.work_folders, row.work_bytes // MIB)
 
 
 def test_folders_go_with_the_use_of_them(jobs: Queue, job_body: dict[str, Any], settings: Settings, fill: Fill) -> None:
@@ -140,3 +90,36 @@ def test_where_the_disk_is_short_jobs_give_up_what_they_would_go_on_from_the_lea
         assert left(free=230) == {waiting, failed, running}, "it would not help"
         assert left(free=120) == {waiting, running}
         assert left(free=180) == {running}
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from worker.temporary_folders import temporary_folder
+
+with temporary_folder(Path(sys.argv[1]), "samples-") as folder:
+    (folder / "weights").write_text("many")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_used_is_not(tmp_path: Path) -> None:
+    holders = [
+        subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        killed, used = (Path(holder.stdout.readline().strip()) for holder in holders if holder.stdout)
+        holders[0].send_signal(signal.SIGKILL)
+        holders[0].wait()
+        assert (killed / "weights").exists()
+        with temporary_folder(tmp_path, "samples-") as own:
+            assert {used, own} == set(tmp_path.iterdir())
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.communicate()
+    with temporary_folder(tmp_path, "samples-") as own:
+        assert [own] == list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())

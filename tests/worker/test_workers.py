@@ -1,28 +1,22 @@
-"""What workers tell of themselves, and a disk that is nearly full."""
+"""What workers tell of themselves, a disk that is nearly full, and too little memory for a job."""
 
-import fcntl
 import json
 import os
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import psutil
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import transaction
-from core.service.jobs.queue import heartbeat
-from core.service.jobs.tables import WorkerRow
+from core.database import seconds_from_now, transaction
+from core.service.jobs.tables import JobRow
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.worker.conftest import Queue, StartPart, eventually
 from tests.worker.held import Held
-from worker import alive, machine
-from worker.supervisor.drain import Drain
-from worker.supervisor.heartbeat import Heartbeat
 
 MIB = 2**20
 OFTEN = {"SECATEUR_WORKER_FRESH_SECONDS": "1.5"}
@@ -102,43 +96,32 @@ def test_below_the_watermark_a_worker_claims_nothing_and_goes_on_when_there_is_s
     assert listed(api)[0]["reason"] is None
 
 
-def test_a_worker_beats_while_its_disk_is_freed_and_while_it_cannot_be_read(
-    settings: Settings, sessions: sessionmaker[Session]
+SMALL = {
+    "SECATEUR_WORKER_MEMORY_BYTES": str(64 * 2**20),
+    "SECATEUR_WORKER_FRESH_SECONDS": "3",
+    "SECATEUR_ADMISSION_MAX_WAIT_SECONDS": "3600",
+}
+
+
+def test_a_worker_leaves_what_it_has_no_room_for_until_that_has_waited_too_long(
+    api: TestClient,
+    jobs: Queue,
+    job_body: dict[str, Any],
+    start_part: StartPart,
+    sessions: sessionmaker[Session],
 ) -> None:
-    """Somebody else frees the disk for as long as it takes, then the cache cannot be read, then all is well."""
-    impatient = settings.model_copy(update={"disk_watermark_bytes": 2**60, "worker_fresh_seconds": 0.3})
-    locks = impatient.cache_root / "locks"
-    heartbeat = Heartbeat("worker_1", impatient, Drain(), on_space=lambda: None, on_failure=lambda: None)
+    job_id = api.post("/v1/jobs", json=job_body).json()["id"]
+    assert "no worker serves" in api.get(f"/v1/jobs/{job_id}").json()["waiting_reason"]
+    start_part("worker", stand_in={}, **SMALL)
+    [first] = eventually(lambda: api.get("/v1/workers").json()["data"])
+    assert first["memory_bytes"] == 64 * 2**20
+    eventually(lambda: api.get("/v1/workers").json()["data"][0]["heartbeat_at"] > first["heartbeat_at"])
+    waiting = api.get(f"/v1/jobs/{job_id}").json()
+    assert (waiting["status"], waiting["attempt"]) == ("queued", 0)
+    assert "of memory, cpu has 67.1 MB, the largest worker" in waiting["waiting_reason"]
 
-    def reason() -> str:
-        with transaction(sessions) as session:
-            return session.scalar(select(WorkerRow.reason)) or ""
-
-    locks.mkdir(parents=True)
-    with (locks / "making-room").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        heartbeat.start()
-        eventually(lambda: "watermark" in reason())
-        assert alive.seconds_silent(alive.WORKER, impatient) < 60
-    (impatient.cache_root / "entries" / "model").mkdir(parents=True)
-    rmtree(locks)
-    locks.touch()
-    eventually(lambda: "cannot be used" in reason())
-    locks.unlink()
-    eventually(lambda: "watermark" in reason())
-    heartbeat.stop(30)
-    assert not reason()
-
-
-def test_workers_that_went_silent_are_not_listed(api: TestClient, jobs: Queue) -> None:
-    with transaction(jobs.sessions) as session:
-        heartbeat(session, "worker_silent", queue="default", device="cpu", hostname="bed", pid=1)
-    assert [each["id"] for each in listed(api)] == ["worker_silent"]
-    with transaction(jobs.sessions) as session:
-        session.connection().exec_driver_sql("UPDATE workers SET heartbeat_at = now() - interval '10 minutes'")
-    assert listed(api) == []
-
-
-def test_memory_and_disk_are_those_of_this_machine(tmp_path: Path) -> None:
-    assert 0 < machine.memory_bytes() <= psutil.virtual_memory().total
-    assert machine.disk_free_bytes(tmp_path / "not" / "yet" / "there") > 0
+    start_part("dispatcher", SECATEUR_HINT_STALE_SECONDS="1")
+    with transaction(sessions) as session:
+        session.execute(update(JobRow).values(available_at=seconds_from_now(-3601)))
+    assert jobs.succeeded(job_id).attempt == 1
+    assert any("the worker with the most memory tries it" in line for line in jobs.logs(job_id))

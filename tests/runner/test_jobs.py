@@ -1,6 +1,9 @@
-"""Every figure of a job is of the model that it names: each is compared with one computed apart by transformers."""
+"""A job of each kind leaves a model that loads and runs as its page says, and each figure is of the model it names: it
+is compared with one computed apart by transformers.
+"""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +17,11 @@ from core.engine.datasets.token_windows import EvaluationSet, evaluation_set
 from core.engine.exporters.probe_lines import varied_lines
 from core.pipeline.reports.report import ARTIFACT
 from core.service.jobs.alternatives import job_with_measured
-from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
+from secateur_wire.equal_bytes import EqualBytes
 from secateur_wire.metrics import Metrics
 from tests.gguf.trained import save_trained
-from tests.runner.conftest import Finish, artifact
+from tests.runner.conftest import Finish, Work, artifact, give_model, give_text, shown_ways
+from tests.shown_ways import run_here
 from tests.worker.conftest import Queue
 
 TEXTS, SAMPLES, LENGTH = {"lines": 5, "others": 6}, 12, 64
@@ -30,16 +33,11 @@ PRUNED = {"method": "magnitude", "sparsity": 0.5}
 DEPTH = {"method": "depth", "sparsity": 0.3, **CALIBRATED}
 INT8 = {"scheme": "int8"}
 KINDS: dict[str, dict[str, Any]] = {
-    "masks": PRUNED | {"output": BFLOAT16},
     "units": {"method": "l2-structured", "sparsity": 0.2, "output": BFLOAT16 | {"layout": "per_layer"}},
-    "depth": DEPTH | {"output": BFLOAT16},
-    "vocabulary": {"method": "vocabulary", "parameters": TOKENS, "output": BFLOAT16, **CALIBRATED},
     "vocabulary-masks": PRUNED | {"vocabulary": TOKENS, "output": BFLOAT16, **CALIBRATED},
     "vocabulary-depth-codes": DEPTH | {"vocabulary": TOKENS, "output": BFLOAT16 | {"quantization": INT8}},
     "masks-codes": PRUNED | {"output": BFLOAT16 | {"quantization": INT8}},
     "stored": {"method": "none", "output": BFLOAT16},
-    "stored-codes": {"method": "none", "output": {"quantization": INT8}},
-    "stored-vocabulary": {"method": "none", "vocabulary": TOKENS, "output": BFLOAT16, **CALIBRATED},
     "stored-vocabulary-file": {"method": "none", "vocabulary": TOKENS, **CALIBRATED,
         "output": {"exports": [{"format": "gguf", "types": ["Q8_0"]}]}},
     "trained": PRUNED | {"output": BFLOAT16, "recovery": {"method": "finetune", "steps": 3, "batch_size": 2,
@@ -50,15 +48,12 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def body(jobs: Queue) -> dict[str, Any]:
     folder = save_trained(jobs.settings.models_root / "trained")
-    with transaction(jobs.sessions) as session:
-        named = ModelBody(name="trained", path=str(folder.resolve()))
-        register_model(session, jobs.team, read_model(named, jobs.settings))
-        for name, seed in TEXTS.items():
-            text = jobs.settings.datasets_root / f"{name}.txt"
-            text.parent.mkdir(parents=True, exist_ok=True)
-            text.write_text("\n\n".join(line for line in varied_lines(900, seed)[300:] if line.strip()))
-            described = DatasetBody(name=name, path=str(text.resolve()))
-            register_dataset(session, jobs.team, read_dataset(described, jobs.settings))
+    give_model(jobs, "trained", folder)
+    for name, seed in TEXTS.items():
+        text = jobs.settings.datasets_root / f"{name}.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text("\n\n".join(line for line in varied_lines(900, seed)[300:] if line.strip()))
+        give_text(jobs, name, text)
     return {
         "model": "trained",
         "evaluation": {"datasets": list(TEXTS), "samples": SAMPLES, "sequence_length": LENGTH},
@@ -114,14 +109,14 @@ def perplexities(losses: dict[str, list[float]]) -> dict[str, float]:
     return {name: math.exp(sum(each) / len(each)) for name, each in losses.items()}
 
 
-@pytest.fixture(scope="module")
-def finished(body: dict[str, Any], finish: Finish) -> dict[str, str]:
-    return {kind: finish(body | asked) for kind, asked in KINDS.items()}
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_figure_is_that_of_the_model_it_names(kind: str, jobs: Queue, finished: dict[str, str]) -> None:
-    job_id = finished[kind]
+def test_its_model_loads_and_runs_and_each_figure_is_that_of_the_model_it_names(
+    kind: str, jobs: Queue, body: dict[str, Any], finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = finish(body | KINDS[kind])
+    _check_artifact(jobs, job_id, is_quantised="quantization" in KINDS[kind]["output"])
+    written = run_here(shown_ways(jobs, job_id)[0], artifact(jobs, job_id), tmp_path, monkeypatch)
+    assert len(written.split()) > 3, written
     job, report, apart = jobs.job(job_id), jobs.report(job_id), Apart(jobs, job_id)
     losses = {model: apart.losses(model) for model in ("dense in float32", "dense in bfloat16", ARTIFACT)}
     means = {model: perplexities(each) for model, each in losses.items()}
@@ -157,23 +152,16 @@ def test_each_figure_is_that_of_the_model_it_names(kind: str, jobs: Queue, finis
     _check_copies(metrics, dense, {"dense in bfloat16": rounded})
 
 
-def test_what_other_jobs_measured_is_added_to_the_copy_that_they_measured(
-    jobs: Queue, finished: dict[str, str]
-) -> None:
-    """A job that took tokens away stored no copy of the dense model, whatever its method is."""
-    apart = Apart(jobs, finished["stored"])
-    codes = perplexities(Apart(jobs, finished["stored-codes"]).losses(ARTIFACT))
-    dense, rounded = (perplexities(apart.losses(each)) for each in ("dense in float32", "dense in bfloat16"))
-    with transaction(jobs.sessions) as session:
-        job = job_with_measured(session, jobs.team, jobs.job(finished["masks"]))
-    _check_copies(job.measured, dense, {"dense in bfloat16": rounded, "dense in int8": codes})
-    assert {"dense in bfloat16", "dense in int8"} <= {each.name for each in job.measured.alternatives}
-    stored = jobs.job(finished["stored-vocabulary-file"]).measured
-    (file,) = stored.exports
-    assert file.own_speed is None and file.speed is not None and file.speed.dense_bytes > file.bytes
-    (copy,) = (each for each in job.measured.alternatives if each.name == "dense as gguf Q8_0")
-    assert copy.bytes == file.speed.dense_bytes and copy.decode == file.speed.decode.dense
-    assert copy.kl is None and copy.perplexity_ratio is None, "only the file without those tokens was compared"
+def _check_artifact(jobs: Queue, job_id: str, *, is_quantised: bool) -> None:
+    """Check that it loads with nothing missing, and that what is left in it is as the figures count it."""
+    measured, verification = jobs.job(job_id).measured, jobs.report(job_id)["verification"]
+    assert verification["maximum_difference"] <= verification["tolerance"]
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        artifact(jobs, job_id), output_loading_info=True, trust_remote_code=True
+    )
+    assert not any(loading.values()) and measured.parameters is not None
+    if not is_quantised:
+        assert measured.parameters.nonzero == sum(int(each.count_nonzero()) for each in model.parameters())
 
 
 def _check_copies(metrics: Metrics, dense: dict[str, float], copies: dict[str, dict[str, float]]) -> None:
@@ -186,3 +174,43 @@ def _check_copies(metrics: Metrics, dense: dict[str, float], copies: dict[str, d
             bits = max(math.log(copy[name]) / math.log(dense[name]) for name in TEXTS)
             assert each.bits_per_byte_ratio == pytest.approx(bits, **near)
             assert each.name != "dense in bfloat16" or each.bits_per_byte_ratio == pytest.approx(1, abs=1e-3)
+
+
+def newest(jobs: Queue, job_id: str) -> dict[str, EqualBytes]:
+    """The comparisons of a job with what was measured since it ended."""
+    with transaction(jobs.sessions) as session:
+        return job_with_measured(session, jobs.team, jobs.job(job_id)).measured.equal_bytes
+
+
+def test_a_pruned_model_is_worse_than_a_dense_file_of_fewer_bytes_once_that_was_measured(
+    jobs: Queue, body: dict[str, Any], finish: Finish, work: Work
+) -> None:
+    evaluation = body["evaluation"] | {"samples": 24}  # windows on which no other file was measured
+    body = body | {"method": "magnitude", "sparsity": 0.8, "evaluation": evaluation, "output": {"format": "packed"}}
+    first = finish(body)
+    before = jobs.job(first).measured.equal_bytes
+    assert before.keys() == TEXTS.keys() and all(each.outcome is None for each in before.values())
+    assert "no dense file of at most" in (before["lines"].reason or "")
+    assert "At equal bytes: on lines unknown" in (artifact(jobs, first) / "README.md").read_text()
+    measure = before["lines"].measure
+    assert measure is not None and measure["output"] == {"exports": [{"format": "gguf", "types": ["Q8_0", "Q4_K_M"]}]}
+
+    stored = finish(measure)
+    losses = jobs.report(stored)["window_losses"]
+    assert losses.keys() == {"artifact", "model-Q8_0.gguf", "model-Q4_K_M.gguf"}
+    in_llama_cpp, in_torch = (losses[file]["lines"]["losses"] for file in ("model-Q8_0.gguf", "artifact"))
+    assert in_llama_cpp == pytest.approx(in_torch, abs=0.02) and in_llama_cpp != in_torch
+    for each in newest(jobs, first).values():
+        assert each.outcome == "worse" and each.basis == f"measured by {stored}" and each.windows == 24
+        assert each.dense_bytes is not None and each.bytes is not None and each.dense_bytes <= each.bytes
+        assert each.difference is not None and each.stderr is not None and each.difference > 3 * each.stderr > 0
+
+    second = jobs.submit(body | {"gates": {"beats_dense_at_equal_bytes": True}})
+    assert work().result(120) == "failed"
+    job, report = jobs.job(second), jobs.report(second)
+    assert job.error is not None and job.error.param == "gates.beats_dense_at_equal_bytes"
+    assert all(not row["kept"] and 0 < row["limit"] < row["figure"] for row in report["gates"]["rows"])
+    assert job.measured.equal_bytes == newest(jobs, first)
+    assert report["equal_bytes"]["lines"]["outcome"] == "worse"
+    assert job.verdict is not None and "worse than the dense model as gguf" in job.verdict.words
+    assert "worse than the dense model as gguf" in (artifact(jobs, second) / "README.md").read_text()
