@@ -12,13 +12,9 @@ from core.engine.architectures.description import inspect_folder
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
-from core.engine.pruning.results import PruneResult, UnitRow
-from core.engine.pruning.units.removal import UnitCounts
+from core.engine.pruning.results import UnitRow
 from core.engine.recovery.language import recover
-from core.engine.resume.kinds import SELECTION
-from core.methods.flap.method import FLAP
 from core.methods.registry import parse_parameters
-from core.progress import WorkStopped
 from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
@@ -26,10 +22,8 @@ from tests.engine.exporters.test_per_layer import config_of, prune
 from tests.engine.pruning.test_structured import edit, removal, save
 from tests.engine.recovery.test_recovery import recipe
 from tests.engine.reloading import reload_with_code
-from tests.engine.resuming import saved_state
 from tests.engine.sweeping import last_hidden, tensors_of
 from tests.engine.tiny import architecture_of, make_model, make_tokens
-from tests.engine.watching import Watching
 from tests.families import LANGUAGE_MODELS
 
 CPU = torch.device("cpu")
@@ -159,29 +153,6 @@ def test_layers_compete_where_they_may_differ_and_the_ratio_is_met_within_one_al
 
 def raise_some(weight: Tensor, transposed: bool) -> None:
     (weight.T if transposed else weight)[:, :4] *= 30
-
-
-def finish(folder: Path, work: Path, layout: Any, **setting: Any) -> PruneResult:
-    parameters = {"round_to": 1, "attention": "auto"}
-    evaluations = {"text": make_tokens(seed=1)}
-    return removal(folder, work, "flap", 0.25, parameters=parameters, layout=layout, evaluations=evaluations, **setting)
-
-
-def test_a_walk_that_was_cut_off_plans_no_more_and_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, layout = make_model(tmp_path / "model", "qwen2"), "per_layer"
-    whole = finish(folder, tmp_path / "whole", layout)
-
-    with pytest.raises(WorkStopped):
-        finish(folder, tmp_path / "one", layout, progress=Watching(stop_after=2))
-    monkeypatch.delattr(FLAP, "plan")
-    monkeypatch.setattr(FLAP, "__abstractmethods__", frozenset())
-    again = finish(folder, tmp_path / "two", layout, previous=[tmp_path / "one"])
-    assert again.resumed_from == 2 and again.notes == whole.notes != []
-    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
-    assert again.perplexity == whole.perplexity and again.layers == whole.layers and again.removed == whole.removed
-    assert UnitCounts.model_validate(saved_state(tmp_path / "two", SELECTION)).notes == whole.notes
 
 
 @pytest.mark.parametrize("layout", ["uniform", "per_layer"])

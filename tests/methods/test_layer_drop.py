@@ -19,7 +19,6 @@ from core.methods.frontier import structured, trials
 from core.methods.frontier.structured import StructuredFrontier
 from core.methods.frontier.structured_info import StructuredFrontierParameters
 from core.methods.frontier.trials import divergence
-from core.progress import WorkStopped
 from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart
 from tests.engine.pruning.test_structured import edit
@@ -59,7 +58,6 @@ def share_of_blocks(folder: Path, share: float) -> float:
 
 
 def test_a_layer_that_does_nothing_goes_and_channels_make_up_the_rest(tmp_path: Path, apart: type[Apart]) -> None:
-    """Models reload, and an attempt that was cut off ends with the same bytes, whatever has to go to the disk."""
     folder = model_of(tmp_path / "model", IDLE)
     layout, sparsity = "per_layer", share_of_blocks(folder, 0.4)
     artifact, whole = cut(folder, tmp_path / "whole", layout, sparsity)
@@ -70,17 +68,6 @@ def test_a_layer_that_does_nothing_goes_and_channels_make_up_the_rest(tmp_path: 
     assert description.parameters - inspect_folder(artifact, own_artifact=True).parameters == whole.removed
     (note,) = [each for each in whole.notes if each.startswith("Whole layers")]
     assert note.endswith(f"Taken: without layer {IDLE}.")
-    on_disk = {"activation_budget_bytes": 1}
-    with pytest.raises(WorkStopped):
-        cut(folder, tmp_path / "one", layout, sparsity, progress=Watching(stop_after=2), **on_disk)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delattr(StructuredFrontier, "plan")
-        patch.setattr(StructuredFrontier, "__abstractmethods__", frozenset())
-        _, again = cut(
-            folder, tmp_path / "two", layout, sparsity, previous=[tmp_path / "one"], activation_budget_bytes=1
-        )
-    assert again.resumed_from == 2 and again.notes == whole.notes
-    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
     reloaded.wait()
 
 

@@ -18,9 +18,7 @@ from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.resume.kinds import SELECTION
 from core.methods.frontier import output_metric, structured
 from core.methods.frontier.input_removal import remove_groups, with_inputs
-from core.methods.frontier.structured import StructuredFrontier
 from core.methods.frontier.structured_info import StructuredFrontierParameters
-from core.progress import WorkStopped
 from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
@@ -30,7 +28,6 @@ from tests.engine.reloading import reload_with_code
 from tests.engine.resuming import positions
 from tests.engine.sweeping import last_hidden, newest_stream, tensors_of
 from tests.engine.tiny import architecture_of, make_model, make_tokens
-from tests.engine.watching import Watching
 from tests.families import LANGUAGE_MODELS
 
 FITTED = make_tokens(16)
@@ -212,21 +209,11 @@ def test_the_metric_is_that_of_the_whole_models_gradients(tmp_path: Path, monkey
         torch.testing.assert_close(seen[layer]["channels"], costs_U, rtol=1e-3, atol=1e-9)
 
 
-def test_a_pass_that_was_cut_off_ends_with_the_same_bytes_in_models_that_reload(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: type[Apart]
-) -> None:
+def test_what_is_left_reloads_in_a_fresh_process(tmp_path: Path, apart: type[Apart]) -> None:
     folder = make_model(tmp_path / "model", "qwen2")
     alike, uniform = cut(folder, tmp_path / "uniform", "uniform")
     artifact, whole = cut(folder, tmp_path / "whole", "per_layer")
-    reloaded = apart(reload_with_code, [(alike, uniform.verification), (artifact, whole.verification)])
-    with pytest.raises(WorkStopped):
-        cut(folder, tmp_path / "one", "per_layer", progress=Watching(stop_after=2))
-    monkeypatch.delattr(StructuredFrontier, "plan")
-    monkeypatch.setattr(StructuredFrontier, "__abstractmethods__", frozenset())
-    _, again = cut(folder, tmp_path / "two", "per_layer", previous=[tmp_path / "one"])
-    assert again.resumed_from == 2
-    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
-    reloaded.wait()
+    apart(reload_with_code, [(alike, uniform.verification), (artifact, whole.verification)]).wait()
 
 
 def test_tokens_are_drawn_as_often_as_they_are_predicted() -> None:
