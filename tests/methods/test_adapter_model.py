@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.device_kinds import CPU
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.structure import LayerShape
 from core.engine.architectures.unit_counts import LayerCounts
@@ -19,21 +18,17 @@ from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapter_model import AdapterModel, estimated_gradient
-from core.engine.pruning.units.removal import KeptUnits, kept_mask
+from core.engine.pruning.units.removal import KeptUnits
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
 from core.engine.resume.kinds import SELECTION
-from core.methods.loraprune.method import CubicRemovalSchedule
 from core.methods.lorashear.bundle_damage import UnitBundle, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceSchedule, half_space_step
 from core.methods.registry import parse_parameters
-from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped
-from core.service.jobs.estimates.compute import Tokens, compute_cost
-from core.service.jobs.estimates.resources import estimate_resources
 from secateur_wire.errors import InvalidParameters
 from secateur_wire.recovery import Lora
 from tests.engine.crossing import crossed
@@ -41,16 +36,13 @@ from tests.engine.pruning.test_structured import edit, removal, save
 from tests.engine.resuming import positions, saved_state
 from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
-from tests.recipes import recipe_of
 
 QUICK: dict[str, Any] = {"steps": 20, "batch_size": 2, "learning_rate": 1e-3, "lora": {"r": 4, "alpha": 8}}
 METHODS = {"loraprune": QUICK, "lorashear": QUICK | {"periods": 2, "bundles": 4}}
 
 
 KINDS: dict[str, tuple[torch.dtype, str | None]] = {
-    "llama": (torch.bfloat16, "kv_groups"),
-    "qwen3": (torch.float32, "query_heads"),
-    "phi3": (torch.float32, "kv_groups"),
+    "phi3": (torch.bfloat16, "kv_groups"),
     "gpt2": (torch.float32, None),
 }
 
@@ -88,21 +80,6 @@ def test_every_layer_keeps_what_was_asked_and_what_was_trained_is_what_loads(
     dense = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").state_dict()
     ends = {name for name, each in loaded.state_dict().items() if torch.equal(each, dense.get(name, torch.zeros(0)))}
     assert {name for name in dense if "embed_tokens" in name or "wte" in name} <= ends, "what is not adapted stays"
-
-
-def test_only_adapters_get_gradients_and_all_of_them_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    original = CubicRemovalSchedule.after_backward
-
-    def look(self: CubicRemovalSchedule, step: int) -> None:
-        for name, each in self._adapter_model.module.named_parameters():
-            assert (each.grad is not None) == each.requires_grad == ("lora_" in name), name
-        seen.append(step)
-        original(self, step)
-
-    monkeypatch.setattr(CubicRemovalSchedule, "after_backward", look)
-    removal(make_model(tmp_path / "model"), tmp_path / "work", "loraprune", 0.25, parameters=QUICK)
-    assert seen == list(range(20))
 
 
 def test_the_gradient_is_what_a_step_of_unit_rate_takes_off_the_update() -> None:
@@ -164,37 +141,6 @@ def test_a_group_becomes_zero_exactly_when_its_step_leaves_the_half_space(seed: 
     assert (share[zero] == 0).all()
 
 
-def test_what_goes_shrinks_in_a_line_and_is_gone_when_the_period_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[int, float, int, int]] = []
-    original = HalfSpaceSchedule.after_step
-
-    def look(self: HalfSpaceSchedule, step: int) -> None:
-        original(self, step)
-        unit_set = self._adapter_model.unit_sets[0][1]
-        goes_U = (
-            ~kept_mask(self.kept.layers[0].get(unit_set.kind), unit_set.units)
-            if self.kept.layers
-            else torch.zeros(48, dtype=torch.bool)
-        )
-        weight = self._adapter_model.weight(0, unit_set.slices[0])
-        kept_U = self._adapter_model._kept.get((0, "channels"), torch.ones(48, dtype=torch.bool))
-        assert weight is not None
-        seen.append((step, float(weight[goes_U].norm()), int(goes_U.sum()), int((~kept_U).sum())))
-
-    monkeypatch.setattr(HalfSpaceSchedule, "after_step", look)
-    parameters = QUICK | {"periods": 1, "learning_rate": 1e-6}
-    removal(make_model(tmp_path / "model"), tmp_path / "work", "lorashear", 0.25, parameters=parameters)
-    norms = {step: norm for step, norm, going, _ in seen if going}
-    assert min(norms) == 2 and [going for *_, going, _ in seen[:2]] == [0, 0]
-    for step in range(2, 16):
-        assert norms[step] / norms[2] == pytest.approx((17 - step) / 15, abs=1e-3)
-    assert {gone for step, *_, gone in seen if step < 16} == {0} and {
-        gone for step, *_, gone in seen if step >= 17
-    } == {seen[-1][2]}
-
-
 def test_the_costliest_groups_are_exempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_model(tmp_path / "model")
     found: list[UnitBundle] = []
@@ -250,11 +196,8 @@ def chosen(work: Path) -> KeptUnits:
     return KeptUnits.model_validate(saved_state(work, SELECTION))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_what_was_trained_and_chosen_is_not_trained_again(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, text = make_model(tmp_path / "model"), {"text": make_tokens(seed=1)}
+def test_what_was_trained_and_chosen_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, folder, text = "loraprune", make_model(tmp_path / "model"), {"text": make_tokens(seed=1)}
     whole = removal(folder, tmp_path / "whole", method, 0.25, parameters=METHODS[method], evaluations=text)
     assert whole.perplexity["text"].dense == removal(
         folder, tmp_path / "random", "random-structured", 0.25, evaluations=text
@@ -282,7 +225,7 @@ def test_what_was_trained_and_chosen_is_not_trained_again(
             attempt("four", previous=[tmp_path / "two"])
 
 
-@pytest.mark.parametrize("steps", [10, 37, 312])
+@pytest.mark.parametrize("steps", [10, 37])
 def test_the_schedule_is_cubic_between_warm_up_and_cool_down_and_ends_exactly(steps: int) -> None:
     shares = [cubic(done, steps) for done in range(1, steps + 1)]
     assert shares == sorted(shares) and set(shares[: steps // 10]) == {0.0}
@@ -295,24 +238,6 @@ def test_the_schedule_is_cubic_between_warm_up_and_cool_down_and_ends_exactly(st
     assert kept[-1] == wanted and all(each.units["heads"] % 2 == 0 for each in kept)
     assert all(a.units["channels"] >= b.units["channels"] for a, b in pairwise(kept))
     assert counts_at(0, wanted, shape, kinds).units == {"heads": 8, "channels": 48}
-
-
-def test_what_it_needs_counts_the_training(tmp_path: Path) -> None:
-    description = inspect_folder(make_model(tmp_path / "model"))
-    tokens = Tokens(calibration=8 * 24, evaluation=0, window=24)
-
-    def job(method: str, **parameters: Any) -> Recipe:
-        return recipe_of(method, sparsity=0.25, parameters=parameters)
-
-    def memory(asked: Recipe) -> int:
-        needs = estimate_resources(
-            description, asked, tokens, device=CPU, activation_budget_bytes=2**30, is_fetched=False
-        )  # fmt: skip
-        return needs.peak_memory_bytes
-
-    assert memory(job("loraprune")) > memory(job("llm-pruner"))
-    short, long = (compute_cost(description, job("loraprune", steps=steps), tokens, CPU) for steps in (10, 20))
-    assert long.operations > short.operations and long.passes - short.passes == 10 * 128 * 24
 
 
 def test_adapters_go_on_every_linear_layer(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def pruned(
     return weight, found
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.001, 0.01, 0.13, 0.5, 0.77])
+@pytest.mark.parametrize("sparsity", [0.0, 0.01, 0.77])
 def test_exactly_as_many_weights_go_as_asked(sparsity: float) -> None:
     weight, found = pruned("admm", statistic(0), LayerTarget(UNSTRUCTURED, sparsity))
     assert int((found == 0).sum()) == round(sparsity * weight.numel())

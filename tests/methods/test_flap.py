@@ -12,13 +12,9 @@ from core.engine.architectures.description import inspect_folder
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
-from core.engine.pruning.results import PruneResult, UnitRow
-from core.engine.pruning.units.removal import UnitCounts
+from core.engine.pruning.results import UnitRow
 from core.engine.recovery.language import recover
-from core.engine.resume.kinds import SELECTION
-from core.methods.flap.method import FLAP
 from core.methods.registry import parse_parameters
-from core.progress import WorkStopped
 from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
@@ -26,10 +22,8 @@ from tests.engine.exporters.test_per_layer import config_of, prune
 from tests.engine.pruning.test_structured import edit, removal, save
 from tests.engine.recovery.test_recovery import recipe
 from tests.engine.reloading import reload_with_code
-from tests.engine.resuming import saved_state
 from tests.engine.sweeping import last_hidden, tensors_of
-from tests.engine.tiny import UNLIKE, architecture_of, make_model, make_tokens
-from tests.engine.watching import Watching
+from tests.engine.tiny import architecture_of, make_model, make_tokens
 from tests.families import LANGUAGE_MODELS
 
 CPU = torch.device("cpu")
@@ -48,7 +42,7 @@ def outputs(folder: Path, linear: str, tokens: Tensor) -> Tensor:
     return seen[0].flatten(0, -2)
 
 
-@crossed("name, layout", LANGUAGE_MODELS, ["uniform", "per_layer"], in_every_run=UNLIKE)
+@crossed("name, layout", LANGUAGE_MODELS, ["uniform", "per_layer"], in_every_run=["llama", "gpt2"])
 def test_what_is_left_of_every_family_reloads_with_its_biases_or_says_why_it_has_none(
     name: str, layout: str, tmp_path: Path, apart: type[Apart]
 ) -> None:
@@ -69,7 +63,7 @@ def test_what_is_left_of_every_family_reloads_with_its_biases_or_says_why_it_has
     apart(reload_with_code, [(artifact, result.verification)]).wait()
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "gpt-neox", "starcoder2", "granite"])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_the_mean_of_the_ffns_output_stays_where_only_channels_go(name: str, tmp_path: Path) -> None:
     folder, tokens = make_model(tmp_path / "model", name), make_tokens()
     linear = architecture_of(name).sublayers[1].output
@@ -83,20 +77,16 @@ def test_the_mean_of_the_ffns_output_stays_where_only_channels_go(name: str, tmp
     assert float((without - dense).norm()) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["llama", "olmo2", "starcoder2"])
 @pytest.mark.parametrize("attention", ["kv_groups", "query_heads"])
-def test_the_mean_of_the_attentions_output_stays_where_heads_go(name: str, attention: str, tmp_path: Path) -> None:
-    """Compare in the first block, whose attention reads what the dense model's does; OLMo 2 norms all heads as one."""
-    folder, tokens = make_model(tmp_path / "model", name), make_tokens()
-    linear = architecture_of(name).sublayers[0].output
+def test_the_mean_of_the_attentions_output_stays_where_heads_go(attention: str, tmp_path: Path) -> None:
+    """Compare in the first block, whose attention reads what the dense model's does."""
+    folder, tokens = make_model(tmp_path / "model", "llama"), make_tokens()
+    linear = architecture_of("llama").sublayers[0].output
     result = removal(folder, tmp_path / "work", "flap", 0.3, parameters={"attention": attention})
     assert any(row.kind == "heads" and row.after < row.before for row in result.layers if isinstance(row, UnitRow))
     left = outputs(save(result, folder, tmp_path / "artifact"), linear, tokens).mean(0)
     dense = outputs(folder, linear, tokens).mean(0)
-    if name == "olmo2":
-        assert result.config is not None and result.config["attention_bias"] is True
-    else:
-        torch.testing.assert_close(left, dense, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(left, dense, atol=2e-5, rtol=1e-4)
 
 
 def test_channels_that_never_change_go_first_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -145,13 +135,9 @@ def test_a_scale_between_up_and_down_changes_no_choice_unless_the_weights_are_no
     assert not all(one.shape == other.shape and torch.equal(one, other) for one, other in pairs)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_layers_compete_where_they_may_differ_and_the_ratio_is_met_within_one_aligned_group(
-    name: str, tmp_path: Path
-) -> None:
+def test_layers_compete_where_they_may_differ_and_the_ratio_is_met_within_one_aligned_group(tmp_path: Path) -> None:
     """A layer of few channels that tower above the others has none as far below its mean as other layers have."""
-    folder = make_model(tmp_path / "model", name)
-    family = architecture_of(name)
+    folder, family = make_model(tmp_path / "model", "gpt2"), architecture_of("gpt2")
     reader = f"{family.blocks}.1.{family.sublayers[1].output}.weight"
     edit(folder, {reader: lambda weight: raise_some(weight, family.transposed)})
     description = inspect_folder(folder)
@@ -169,35 +155,11 @@ def raise_some(weight: Tensor, transposed: bool) -> None:
     (weight.T if transposed else weight)[:, :4] *= 30
 
 
-def finish(folder: Path, work: Path, layout: Any, **setting: Any) -> PruneResult:
-    parameters = {"round_to": 1, "attention": "auto"}
-    evaluations = {"text": make_tokens(seed=1)}
-    return removal(folder, work, "flap", 0.25, parameters=parameters, layout=layout, evaluations=evaluations, **setting)
-
-
-@pytest.mark.parametrize("layout", ["uniform", "per_layer"])
-def test_a_walk_that_was_cut_off_plans_no_more_and_ends_with_the_same_bytes(
-    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = make_model(tmp_path / "model", "qwen2")
-    whole = finish(folder, tmp_path / "whole", layout)
-
-    with pytest.raises(WorkStopped):
-        finish(folder, tmp_path / "one", layout, progress=Watching(stop_after=2))
-    monkeypatch.delattr(FLAP, "plan")
-    monkeypatch.setattr(FLAP, "__abstractmethods__", frozenset())
-    again = finish(folder, tmp_path / "two", layout, previous=[tmp_path / "one"])
-    assert again.resumed_from == 2 and again.notes == whole.notes != []
-    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
-    assert again.perplexity == whole.perplexity and again.layers == whole.layers and again.removed == whole.removed
-    assert UnitCounts.model_validate(saved_state(tmp_path / "two", SELECTION)).notes == whole.notes
-
-
 @pytest.mark.parametrize("layout", ["uniform", "per_layer"])
 def test_biases_that_were_added_count_against_a_limit(layout: Any, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model")
     dense = inspect_folder(folder)
-    for number in range(1, 6):
+    for number in (1, 4):
         ratio = number * 0.05
         work = tmp_path / f"{number}"
         result = removal(folder, work, "flap", ratio, layout=layout, at_least=True, parameters={"round_to": 1})
@@ -205,9 +167,8 @@ def test_biases_that_were_added_count_against_a_limit(layout: Any, tmp_path: Pat
         assert artifact.parameters <= dense.parameters * (1 - ratio)
 
 
-@pytest.mark.parametrize("layout", ["uniform", "per_layer"])
-def test_its_artifact_is_a_model_for_other_jobs(layout: str, tmp_path: Path, apart: type[Apart]) -> None:
-    folder = make_model(tmp_path / "model")
+def test_its_artifact_is_a_model_for_other_jobs(tmp_path: Path, apart: type[Apart]) -> None:
+    folder, layout = make_model(tmp_path / "model"), "per_layer"
     first, _ = prune(folder, tmp_path / "first", "flap", 0.15, {"round_to": 1}, layout=layout)
     assert config_of(first)["mlp_bias"] is True
     made = []

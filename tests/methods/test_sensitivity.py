@@ -54,7 +54,7 @@ def sensitivity(
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [("llama", "wanda"), ("llama", "sparsegpt"), ("llama", "random"), ("gpt2", "sparsegpt"), ("gemma3", "magnitude")],
+    [("llama", "wanda"), ("gpt2", "sparsegpt")],
 )
 def test_a_point_is_the_perplexity_of_a_model_that_lost_just_that(name: str, method: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name)
@@ -93,19 +93,18 @@ def test_scope_module_prunes_each_linear_layer_alone(model: Path, tmp_path: Path
     assert point.perplexity == pytest.approx(alone.perplexity["text"].pruned, rel=1e-6)
 
 
-@pytest.mark.parametrize("layer", [1, 3])
-def test_killed_after_any_layer_the_next_attempt_finds_the_same(model: Path, layer: int, tmp_path: Path) -> None:
+def test_killed_after_a_layer_the_next_attempt_finds_the_same(model: Path, tmp_path: Path) -> None:
     request: dict[str, Any] = {"method": "sparsegpt", "rates": [0.5, 0.8]}
     whole = sensitivity(model, tmp_path / "whole", **request)
 
     with pytest.raises(WorkStopped):
-        sensitivity(model, tmp_path / "one", progress=Watching(stop_after=layer), **request)
+        sensitivity(model, tmp_path / "one", progress=Watching(stop_after=1), **request)
     watching = Watching()
     again = sensitivity(
         model, tmp_path / "two", previous=[tmp_path / "one"],
         progress=watching, **request,
     )  # fmt: skip
-    assert again.resumed_from == layer and watching.done == list(range(layer + 1, 4))
+    assert again.resumed_from == 1 and watching.done == [2, 3]
     assert (again.dense, again.curves) == (whole.dense, whole.curves)
     other = sensitivity(model, tmp_path / "three", previous=[tmp_path / "one"], **request | {"rates": [0.5]})
     assert other.resumed_from == 0 and any("starts over" in note for note in other.notes)
@@ -154,13 +153,3 @@ def test_equal_figures_give_the_same_chart_and_its_words_are_text(model: Path, t
     assert {"layer 0", "layer 2", "30%", "60%", "weights pruned", "loss increase, nats a token"} <= words
     changed = result.curves[0].model_copy(update={"points": result.curves[1].points})
     assert chart != sensitivity_chart(found.model_copy(update={"curves": [changed, *result.curves[1:]]}))
-
-
-def test_a_line_chart_shows_every_series_by_name() -> None:
-    from core.pipeline.reports.charts import Series, line_chart  # slow to load
-
-    series = [Series("one", [0.0, 0.5], [1.0, 2.0]), Series("two", [0.0, 0.5], [2.0, 4.0])]
-    chart = line_chart(series, title="Title", x_label="share", y_label="loss")
-    assert chart == line_chart(series, title="Title", x_label="share", y_label="loss")
-    words = {"".join(each.itertext()).strip() for each in ElementTree.fromstring(chart).iter() if "text" in each.tag}
-    assert {"one", "two", "Title", "share", "loss"} <= words

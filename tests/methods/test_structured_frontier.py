@@ -9,20 +9,16 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import inspect_folder
-from core.engine.models.accelerator import CPUBackend
 from core.engine.models.folder import open_model
-from core.engine.models.precision import forward_dtype
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.block_gradients import draw_tokens
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.resume.kinds import SELECTION
-from core.methods.frontier import input_removal, output_metric, structured
+from core.methods.frontier import output_metric, structured
 from core.methods.frontier.input_removal import remove_groups, with_inputs
-from core.methods.frontier.structured import StructuredFrontier
 from core.methods.frontier.structured_info import StructuredFrontierParameters
-from core.progress import WorkStopped
 from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
@@ -32,7 +28,6 @@ from tests.engine.reloading import reload_with_code
 from tests.engine.resuming import positions
 from tests.engine.sweeping import last_hidden, newest_stream, tensors_of
 from tests.engine.tiny import architecture_of, make_model, make_tokens
-from tests.engine.watching import Watching
 from tests.families import LANGUAGE_MODELS
 
 FITTED = make_tokens(16)
@@ -58,15 +53,6 @@ def test_a_model_that_is_chosen_and_fitted_in_bfloat16_drifts_as_little(tmp_path
     assert drifts[1] == pytest.approx(drifts[0], rel=0.05)
 
 
-def test_removals_take_the_number_format_that_the_processor_prefers() -> None:
-    cpu = torch.device("cpu")
-    for prefers, dtypes in ((True, (torch.bfloat16, torch.bfloat16)), (False, (torch.float32, torch.float32))):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(CPUBackend, "prefers_bfloat16", lambda backend, prefers=prefers: prefers)
-            assert tuple(forward_dtype("auto", each, cpu) for each in (torch.float32, torch.bfloat16)) == dtypes
-            assert forward_dtype("auto", torch.float16, cpu) is torch.float32, "its range is larger"
-
-
 def problem(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return weights [6, 12], a Gram matrix of correlated inputs, and a metric."""
     generator = torch.Generator().manual_seed(seed)
@@ -86,7 +72,7 @@ def increase(weight_OI: Tensor, gram_II: Tensor, metric_OO: Tensor, kept: Tensor
     return float(torch.trace(metric_OO @ error_OI @ gram_II @ error_OI.T)), left_OI
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("size", "per_step"), [(1, 1), (1, 3), (3, 1)])
 def test_what_is_left_of_a_removal_is_the_least_squares_of_what_is_left(seed: int, size: int, per_step: int) -> None:
     """And the first group that goes is the one of all that costs least."""
@@ -147,32 +133,6 @@ def test_the_tokens_in_the_pass_are_those_that_what_is_left_gives(name: str, lay
     assert result.removed > 0
 
 
-@pytest.mark.parametrize(("name", "attention"), [("phi3", "kv_groups"), ("gpt2", "none")])
-def test_it_drifts_less_than_where_chance_chooses_and_more_where_it_hardly_fits(
-    name: str, attention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = make_model(tmp_path / "model", name)
-    dense, found, costs = last_hidden(folder, FITTED), [], []
-
-    def drift(place: str, **more: float) -> float:
-        artifact, result = cut(folder, tmp_path / place, "uniform", 0.25, {"attention": attention, **more})
-        lost = {row.kind for row in result.layers if isinstance(row, UnitRow) and row.after < row.before}
-        assert lost == ({"channels"} if attention == "none" else {"heads", "channels"})
-        costs.append(sum(row.cost or 0 for row in result.layers if isinstance(row, UnitRow)))
-        return float((last_hidden(artifact, FITTED) - dense).norm())
-
-    found.append(drift("chosen"))
-    generator = torch.Generator().manual_seed(0)
-    monkeypatch.setattr(
-        input_removal, "_group_costs",
-        lambda weight_OI, product_OI, inverse_II, size: torch.rand(weight_OI.shape[1] // size, generator=generator),
-    )  # fmt: skip
-    found.append(drift("by-chance"))
-    found.append(drift("hardly-fitted", ridge=10, damping=1))
-    assert found[0] < 0.97 * found[1] and found[1] < 0.97 * found[2], found
-    assert 0 < costs[0] < 0.97 * costs[1], costs
-
-
 def test_heads_that_a_norm_spans_are_refused_before_anything_is_done(tmp_path: Path) -> None:
     parameters = StructuredFrontierParameters(attention="kv_groups")
     plan_width_reduction(inspect_folder(make_model(tmp_path / "qwen3", "qwen3")), parameters, 0.2)
@@ -190,9 +150,8 @@ def test_blocks_before_the_first_that_loses_anything_stay_as_they_are(tmp_path: 
     assert "model.layers.2.self_attn.o_proj.weight" in changed
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_channels_that_nothing_reads_go_first_in_whichever_layer_they_are(name: str, tmp_path: Path) -> None:
-    folder, family = make_model(tmp_path / "model", name), architecture_of(name)
+def test_channels_that_nothing_reads_go_first_in_whichever_layer_they_are(tmp_path: Path) -> None:
+    folder, family = make_model(tmp_path / "model", "gpt2"), architecture_of("gpt2")
     reader = f"{family.blocks}.1.{family.sublayers[1].output}.weight"
     unread = torch.arange(3, 35, 2)
 
@@ -209,10 +168,7 @@ def test_channels_that_nothing_reads_go_first_in_whichever_layer_they_are(name: 
     torch.testing.assert_close(last_hidden(artifact, FITTED), last_hidden(folder, FITTED), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
-def test_the_metric_is_that_of_the_whole_models_gradients(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_metric_is_that_of_the_whole_models_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the output itself, so that a norm behind it counts; the same draws of tokens follow from the same logits."""
     seen: list[dict[str, Tensor]] = []
 
@@ -222,7 +178,7 @@ def test_the_metric_is_that_of_the_whole_models_gradients(
         return costs
 
     monkeypatch.setattr(structured, "measure_outputs", measure)
-    folder, family = make_model(tmp_path / "model", name), architecture_of(name)
+    folder, family = make_model(tmp_path / "model", "gemma2"), architecture_of("gemma2")
     cut(folder, tmp_path / "work", "uniform", calibration=FITTED[:4])
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     linears = [model.get_submodule(f"{family.blocks}.{layer}.{family.sublayers[1].output}") for layer in range(3)]
@@ -253,21 +209,11 @@ def test_the_metric_is_that_of_the_whole_models_gradients(
         torch.testing.assert_close(seen[layer]["channels"], costs_U, rtol=1e-3, atol=1e-9)
 
 
-def test_a_pass_that_was_cut_off_ends_with_the_same_bytes_in_models_that_reload(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: type[Apart]
-) -> None:
+def test_what_is_left_reloads_in_a_fresh_process(tmp_path: Path, apart: type[Apart]) -> None:
     folder = make_model(tmp_path / "model", "qwen2")
     alike, uniform = cut(folder, tmp_path / "uniform", "uniform")
     artifact, whole = cut(folder, tmp_path / "whole", "per_layer")
-    reloaded = apart(reload_with_code, [(alike, uniform.verification), (artifact, whole.verification)])
-    with pytest.raises(WorkStopped):
-        cut(folder, tmp_path / "one", "per_layer", progress=Watching(stop_after=2))
-    monkeypatch.delattr(StructuredFrontier, "plan")
-    monkeypatch.setattr(StructuredFrontier, "__abstractmethods__", frozenset())
-    _, again = cut(folder, tmp_path / "two", "per_layer", previous=[tmp_path / "one"])
-    assert again.resumed_from == 2
-    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
-    reloaded.wait()
+    apart(reload_with_code, [(alike, uniform.verification), (artifact, whole.verification)]).wait()
 
 
 def test_tokens_are_drawn_as_often_as_they_are_predicted() -> None:
@@ -275,8 +221,3 @@ def test_tokens_are_drawn_as_often_as_they_are_predicted() -> None:
     drawn = draw_tokens(shares_V.log().expand(4000, 6), torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn.bincount(minlength=6) / 4000, shares_V, atol=0.03, rtol=0)
     assert not (shares_V[drawn] == 0).any()
-
-
-def test_it_fits_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="leave out compensation"):
-        StructuredFrontierParameters.model_validate({"compensation": {"refit": 1.0}})

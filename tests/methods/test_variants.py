@@ -1,10 +1,12 @@
 """A method may be another thing with another pattern: parameters, classes, needs and costs are those of the job's."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from core.device_kinds import CPU
 from core.engine.architectures.describe import describe_folder
@@ -12,10 +14,8 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.models.folder import open_model
 from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.methods.method_info import MethodInfo
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.passes import walk_for
-from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import resolve_request
@@ -25,20 +25,31 @@ from secateur_wire.job_body import Target
 from secateur_wire.methods import Method
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
-from tests.methods.two_ways import TWO_WAYS, two_ways
+from tests.methods.two_ways import TWO_WAYS, two_ways, write_method
 from tests.model_folders import write_llama
 from tests.recipes import recipe_of
 
 __all__ = ["two_ways"]
 pytestmark = pytest.mark.usefixtures("two_ways")
 
+LISTED = """
+import json, sys
 
-def test_each_pattern_has_the_parameters_of_its_variant(tmp_path: Path) -> None:
-    zeros = recipe_of(TWO_WAYS, parameters={"first": 1})
-    cut = recipe_of(TWO_WAYS, pattern="structured", parameters={"last": False})
-    assert "first" in type(zeros.parameters).model_fields and "last" in type(cut.parameters).model_fields
-    assert type(recipe_of(TWO_WAYS, pattern="2:4").parameters) is type(zeros.parameters)
-    assert [Recipe.load(each.body()) for each in (zeros, cut)] == [zeros, cut]
+from core import methods
+
+methods.__path__.append(sys.argv[1])
+
+from api.routes.methods import list_methods
+
+print(json.dumps({"ids": [each.id for each in list_methods(None).data], "torch": "torch" in sys.modules}))
+"""
+
+
+def test_a_folder_more_is_a_method_more_in_its_place_without_torch(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LISTED, str(write_method(tmp_path))]
+    found = json.loads(subprocess.check_output(command, cwd=Path(__file__).parents[2]))
+    place = found["ids"].index(TWO_WAYS)
+    assert found["ids"][place - 1 : place + 2] == ["wanda", TWO_WAYS, "sparsegpt"] and not found["torch"]
 
 
 @pytest.mark.parametrize(
@@ -106,10 +117,3 @@ def test_the_catalogue_says_what_is_another_thing_with_which_pattern() -> None:
     assert (cut.description, cut.needs.calibration) == ("Removes the last heads and channels.", True)
     assert "last" in str(cut.parameters["properties"]) and "first" in str(listed.parameters["properties"])
     assert listed.variants.keys() == {"structured"} and not plain.variants
-
-
-def test_variants_are_for_patterns_that_the_method_has() -> None:
-    own, wanda = get_method(TWO_WAYS), get_method("wanda")
-    for variants in ({"structured": own.variants["structured"]}, {"unstructured": own.variants["structured"]}):
-        with pytest.raises(ValidationError, match=r"patterns other than the first \(n:m\)"):
-            MethodInfo(**dict(wanda) | {"variants": variants})

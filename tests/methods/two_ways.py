@@ -1,11 +1,17 @@
 """A method that is one thing with zeros and another structured, with a class for each in a module of its own."""
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
+from core import methods
 from core.methods.method_info import MethodInfo
-from tests.methods.made_up import known_here, write_method
+from core.methods.registry import METHODS
 
 TWO_WAYS = "two-ways"
 _FILES = {
@@ -123,8 +129,31 @@ _FILES = {
 }
 
 
+def write_method(place: Path) -> Path:
+    """Write the method's folder into a place, which is returned."""
+    folder = place / "two_ways"
+    folder.mkdir()
+    for file, source in _FILES.items():
+        (folder / file).write_text(dedent(source))
+    return place
+
+
+@contextmanager
+def _known_here(place: Path) -> Iterator[MethodInfo]:
+    """Make the method of a folder known in the test's process, as it is in a new one."""
+    package = f"{methods.__name__}.two_ways"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(methods, "__path__", [*methods.__path__, str(place)])
+        info = import_module(f"{package}.info").INFO
+        patch.setitem(METHODS, info.id, info)
+        yield info
+    for module in [each for each in sys.modules if each == package or each.startswith(f"{package}.")]:
+        del sys.modules[module]
+    delattr(methods, "two_ways")
+
+
 @pytest.fixture
 def two_ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MethodInfo]:
     """The method, known while a test runs."""
-    with known_here(write_method(tmp_path_factory.mktemp("more"), "two_ways", _FILES), "two_ways") as info:
+    with _known_here(write_method(tmp_path_factory.mktemp("more"))) as info:
         yield info

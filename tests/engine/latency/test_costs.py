@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.engine.latency.costs import PartCosts, RoundCosts, interpolated, standard_error
-from core.engine.latency.design import fitted_costs, timed_layers, timed_shapes
+from core.engine.latency.costs import PartCosts, RoundCosts, interpolated
+from core.engine.latency.design import fitted_costs, timed_shapes
 from core.engine.latency.measure import costs_of_rounds, relative_error, require_quiet
 from core.engine.latency.variants import BlockVariant, ModelShape
 from secateur_wire.errors import Conflict, LatencyTooNoisy
@@ -39,15 +39,6 @@ def test_a_larger_size_never_costs_less_where_none_of_the_measured_ones_does(cos
     sizes = st.integers(0, max(costs))
     small, large = sorted((data.draw(sizes), data.draw(sizes)))
     assert 0.0 <= interpolated(ascending, small) <= interpolated(ascending, large) + 1e-9
-
-
-@given(st.lists(st.floats(0.1, 9.0), min_size=10, max_size=10))
-def test_fitted_costs_are_never_negative_and_never_fall(milliseconds):
-    shapes = timed_shapes(WIDTHS, 4, without_ffn=False)
-    found = fitted_costs(WIDTHS, shapes, milliseconds)
-    for costs in (found.attention, found.ffn):
-        assert [*costs.values()] == sorted(costs.values())
-    assert min(*found.attention.values(), *found.ffn.values(), found.vocabulary_ms(1), found.rest) >= 0.0
 
 
 def test_a_size_beyond_the_measured_ones_is_refused():
@@ -92,15 +83,6 @@ def test_a_prediction_from_noisy_rounds_is_within_its_standard_errors():
     assert table.predict(half).decode_ms == pytest.approx(table.predict(half).prefill_ms)
 
 
-def test_the_error_of_a_median_is_that_of_normal_times_and_outliers_hardly_move_it():
-    drawn = np.random.default_rng(0)
-    medians = [float(np.median(drawn.normal(100, 3, 41))) for _ in range(2000)]
-    times = [float(each) for each in drawn.normal(100, 3, 2001)]
-    assert standard_error(times) * (2001 / 41) ** 0.5 == pytest.approx(np.std(medians), rel=0.1)
-    disturbed = [*times, *[10_000.0] * 40]
-    assert standard_error(disturbed) == pytest.approx(standard_error(times), rel=0.1)
-
-
 def test_a_machine_that_is_too_noisy_is_told_of():
     layers = (BlockVariant(3, 1536),) * 30
     calm, _ = _Noisy(0.001).table(10)
@@ -122,10 +104,3 @@ def test_a_table_is_for_one_workload_model_machine_and_version_and_survives_json
     other = WIDTHS.model_copy(update={"hidden_size": 64})
     with pytest.raises(Conflict, match=r"model .*hidden_size=576.*not for .*hidden_size=64"):
         table.require_usable(WORKLOAD, other, machine=table.machine, version=table.version)
-
-
-def test_small_models_are_few_layers_of_large_models_and_all_of_small_ones():
-    assert timed_layers(32, 200e6, 32) == 4
-    assert timed_layers(30, 3.7e6, 32) == 30
-    assert timed_layers(30, 3.7e6, 12) == 12
-    assert timed_layers(5, 1e3, 32) == 4

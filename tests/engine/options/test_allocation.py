@@ -51,21 +51,6 @@ def test_equal_curves_give_the_uniform_sparsity(costs: list[float], count: int, 
     assert allocate([layer(number, costs) for number in range(count)], sparsity) == pytest.approx([sparsity] * count)
 
 
-@given(st.lists(increases, min_size=2, max_size=5), st.floats(0.05, 0.8))
-@examples
-def test_more_sparsity_takes_no_layer_back(curves: list[list[float]], sparsity: float) -> None:
-    layers = [layer(number, costs) for number, costs in enumerate(curves)]
-    less, more = allocate(layers, sparsity), allocate(layers, sparsity + 0.05)
-    assert all(low <= high + 1e-9 for low, high in zip(less, more, strict=True))
-
-
-def test_quadratic_curves_are_filled_to_the_same_marginal_cost() -> None:
-    """Of Δ = c·s², marginal cost 2·c·s: rates are as 1/c, as long as none is at its end."""
-    layers = [layer(number, [cost * rate**2 for rate in RATES]) for number, cost in enumerate((1.0, 2.0, 4.0))]
-    rates = allocate(layers, 0.35)
-    assert rates == pytest.approx([0.6, 0.3, 0.15])
-
-
 def test_it_beats_the_uniform_rates_on_its_own_curves_and_any_exchange_between_two_layers() -> None:
     costs = (0.2, 1.0, 3.0, 0.7)
 

@@ -32,13 +32,3 @@ def test_what_is_no_pattern_is_refused_with_what_would_be(text: str) -> None:
 def test_sparsity_out_of_range_is_refused(sparsity: float) -> None:
     with pytest.raises(InvalidSparsity, match="0 ≤ sparsity < 1"):
         resolve_sparsity(parse_pattern("unstructured"), sparsity)
-
-
-def test_sparsity_that_disagrees_with_the_pattern_is_refused() -> None:
-    with pytest.raises(InvalidSparsity, match=r"removes 0\.5"):
-        resolve_sparsity(parse_pattern("2:4"), 0.6)
-
-
-def test_unstructured_needs_a_sparsity() -> None:
-    with pytest.raises(InvalidSparsity, match="required"):
-        resolve_sparsity(parse_pattern("unstructured"), None)

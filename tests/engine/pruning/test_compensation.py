@@ -73,8 +73,8 @@ def test_sub_blocked_form_equals_the_plain_form(target: LayerTarget, sub_block: 
         torch.testing.assert_close(pruned, plain(weight, target, hessian, 48), atol=1e-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize("columns", [257, 600, 1030])
-def test_the_factor_of_a_split_matrix_is_that_of_the_inverse(columns: int) -> None:
+def test_the_factor_of_a_split_matrix_is_that_of_the_inverse() -> None:
+    columns = 600
     _, hessian = make_problem(1, columns, seed=columns)
     factor, dead = damped_inverse_factor(hessian, 0.01, ignore)
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(columns, dtype=torch.float64)

@@ -18,17 +18,12 @@ from tests.engine.tiny import make_model, make_tokens
 
 SHORT, LENGTH = 17, 24
 STATISTICS: dict[str, dict[str, Any]] = {
-    "wanda": {"method": "wanda", "sparsity": 0.5},
     "wanda, two passes, compensated": {
         "method": "wanda", "sparsity": 0.5, "parameters": {"propagation": "two_pass", "compensation": {"refit": "auto"}}
     },
-    "wanda, OWL": {"method": "wanda", "sparsity": 0.5, "parameters": {"allocation": "owl"}},
     "sparsegpt": {"method": "sparsegpt", "sparsity": 0.5},
     "wanda, experts": {"method": "wanda", "sparsity": 0.5, "is_mixture": True},
     "flap": {"method": "flap", "sparsity": 0.25, "pattern": "structured", "parameters": {"round_to": 1}},
-    "flap, experts": {
-        "method": "flap", "sparsity": 0.1, "pattern": "structured", "is_mixture": True, "parameters": {"round_to": 1}
-    },
     "expert-drop, refitted": {
         "method": "expert-drop", "sparsity": 0.25, "pattern": "structured", "is_mixture": True,
         "parameters": {"compensation": {"refit": "auto"}},
@@ -45,20 +40,6 @@ LOSSES: dict[str, dict[str, Any]] = {
     "llm-pruner": {"method": "llm-pruner", "sparsity": 0.25, "pattern": "structured", "parameters": {"round_to": 1}},
     "depth, by perplexity": {
         "method": "depth", "sparsity": 0.3, "pattern": "structured", "parameters": {"criterion": "perplexity"}
-    },
-}  # fmt: skip
-BOTH: dict[str, dict[str, Any]] = {
-    "bonsai": {
-        "method": "bonsai", "sparsity": 0.25, "pattern": "structured",
-        "parameters": {"round_to": 1, "masks_per_round": 10, "round_share": 1.0, "sequences": 2},
-    },
-    "wanda, Fisher": {"method": "wanda", "sparsity": 0.5, "parameters": {"allocation": "fisher"}},
-    "frontier, with layers": {
-        "method": "frontier", "sparsity": 0.4, "pattern": "structured", "parameters": {"round_to": 1}
-    },
-    "frontier, experts": {
-        "method": "frontier", "sparsity": 0.1, "pattern": "structured", "is_mixture": True,
-        "parameters": {"round_to": 1},
     },
 }  # fmt: skip
 
@@ -103,13 +84,6 @@ def test_tokens_behind_those_that_count_change_nothing(case: str, beyond: int, t
     assert are_close(some, short)
     if not case.startswith("depth"):  # which may drop the same layers
         assert not are_close(some, pruned(tmp_path / "all", tokens(), **request))
-
-
-@pytest.mark.parametrize("case", BOTH)
-def test_methods_that_read_both_run_on_some_tokens(case: str, tmp_path: Path) -> None:
-    some = pruned(tmp_path / "some", tokens(SHORT), **BOTH[case])
-    assert all(each.isfinite().all() for each in some.values())
-    assert not are_close(some, pruned(tmp_path / "all", tokens(), **BOTH[case]))
 
 
 def test_hidden_states_in_another_order_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,14 +98,6 @@ def test_the_empirical_fisher_is_the_mean_of_single_images_squared_gradients() -
         torch.testing.assert_close(found[layer.name], as_matrix(model, layer.name, squares), rtol=1e-3, atol=1e-8)
 
 
-def test_gradients_that_cancel_over_the_images_still_count() -> None:
-    model = Plain(nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False)))
-    nn.init.zeros_(model.body[1].weight)  # type: ignore[index,arg-type]
-    images = TensorImages(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1), torch.tensor([0, 0]))
-    h = mean_squares(scene(model, images), images, "empirical_fisher")["body.1"]
-    torch.testing.assert_close(h, torch.full((2, 1), 0.25))
-
-
 def test_a_layer_used_twice_has_the_gradient_of_both_uses() -> None:
     torch.manual_seed(0)
     shared = nn.Linear(4, 4)

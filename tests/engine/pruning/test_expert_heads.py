@@ -32,8 +32,7 @@ def test_heads_are_found_in_what_makes_queries_keys_and_values_of_latents() -> N
     assert family.axes("channels"), "those of its experts are as they were"
 
 
-@pytest.mark.parametrize("layout", ["uniform", "per_layer"])
-@pytest.mark.parametrize("model_type", [PER_EXPERT, LATENT, STACKED])
+@pytest.mark.parametrize(("model_type", "layout"), [(LATENT, "uniform"), (STACKED, "per_layer")])
 def test_the_classes_of_artifacts_give_the_logits_of_the_masked_model(
     model_type: str, layout: Layout, tmp_path: Path
 ) -> None:

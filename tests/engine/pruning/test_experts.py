@@ -25,7 +25,6 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.experts import RoutedTokens
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.results import ExpertRow, PruneResult
-from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
 from core.engine.removals.experts.counts import expert_sparsities
@@ -36,7 +35,6 @@ from core.pipeline.stages.discover import discover_and_test
 from secateur_wire.errors import (
     CorruptSafetensors,
     InvalidParameters,
-    InvalidRequest,
     InvalidSparsity,
     MissingTensors,
     UnsupportedArchitecture,
@@ -94,7 +92,7 @@ def differences(one: PreTrainedModel, other: PreTrainedModel) -> Iterator[float]
         yield float((got - expected).abs().max()) / largest_logit(expected)
 
 
-@pytest.mark.parametrize("model_type", [PER_EXPERT, GROUPED, STACKED])
+@pytest.mark.parametrize("model_type", [PER_EXPERT, STACKED])
 def test_half_of_each_matrix_of_each_expert_goes_and_files_keep_their_names(model_type: str, tmp_path: Path) -> None:
     folder = opened(model_type)
     result = pruned(folder, tmp_path, "sparsegpt", "unstructured", 0.5, micro_batch=2)
@@ -141,8 +139,8 @@ def test_an_expert_is_pruned_by_the_tokens_that_are_routed_to_it_alone(tmp_path:
         assert torch.equal(left_OI, weight_OI.masked_fill(score_OI <= threshold_O1, 0))
 
 
-@pytest.mark.parametrize("method", ["wanda", "frontier"])
-def test_an_expert_that_no_token_reaches_is_pruned_by_all_of_them(method: str, tmp_path: Path) -> None:
+def test_an_expert_that_no_token_reaches_is_pruned_by_all_of_them(tmp_path: Path) -> None:
+    method = "wanda"
     result = pruned(opened(STACKED), tmp_path, method, "unstructured", 0.5)
     first = result.sections["routing"][0]
     assert first.pooled[:1] == (0,) and first.tokens[0] == 0 and sum(first.tokens) == 2 * make_tokens().numel()
@@ -151,7 +149,7 @@ def test_an_expert_that_no_token_reaches_is_pruned_by_all_of_them(method: str, t
     assert int((stack[0] == 0).sum()) * 2 == stack[0].numel()
 
 
-@pytest.mark.parametrize("model_type", [PER_EXPERT, GROUPED, STACKED])
+@pytest.mark.parametrize("model_type", [GROUPED, STACKED])
 def test_whole_experts_go_and_the_router_chooses_among_the_others(model_type: str, tmp_path: Path) -> None:
     folder = opened(model_type)
     description = folder.description
@@ -232,17 +230,8 @@ def test_what_mixtures_are_not_offered_is_refused_before_anything_is_queued(
         resolve_request(opened(GROUPED).description, UnresolvedRequest(method, None, sparsity, parameters))
 
 
-def test_adapters_on_experts_are_refused() -> None:
-    lora = {"targets": ["*.experts.*"]}
-    with pytest.raises(InvalidRequest, match="matches no linear layer that adapters go on"):
-        complete_recovery(
-            Recovery.model_validate({"method": "lora", "dataset": "text", "lora": lora}),
-            opened(PER_EXPERT).description,
-        )
-
-
-@pytest.mark.parametrize("method", ["lora", "finetune"])
-def test_a_recovery_leaves_experts_and_routers_as_they_were_pruned(method: str, tmp_path: Path) -> None:
+def test_a_recovery_leaves_experts_and_routers_as_they_were_pruned(tmp_path: Path) -> None:
+    method = "finetune"
     source = opened(PER_EXPERT)
     pruned(source, tmp_path, "sparsegpt", "unstructured", 0.5)
     folder = open_model(tmp_path / "artifact", own_artifact=True, discovered=source.family)

@@ -17,8 +17,8 @@ from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import ActivationBudget
 from tests.engine.crossing import partly
 from tests.engine.pruning.test_structured import edit
-from tests.engine.sweeping import sweep, tensors_of
-from tests.engine.tiny import UNLIKE, make_model, make_tokens
+from tests.engine.sweeping import sweep
+from tests.engine.tiny import make_model, make_tokens
 from tests.families import LANGUAGE_MODELS
 
 
@@ -69,7 +69,7 @@ def test_a_curve_is_what_the_removed_weights_cost_by_the_whole_models_gradients(
             assert increase == pytest.approx(float(cost_OI.flatten()[removed].sum()), rel=2e-2), (each.name, rate)
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.7, 0.97])
+@pytest.mark.parametrize("sparsity", [0.3, 0.97])
 def test_together_the_layers_lose_what_was_asked_for(sparsity: float, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model")
     rates = rates_of(folder, tmp_path / "work", make_tokens(4), sparsity)
@@ -94,7 +94,7 @@ def test_a_layer_whose_output_counts_more_keeps_more(tmp_path: Path) -> None:
     assert rates_of(folder, tmp_path / "after", make_tokens(4), 0.5)[name] < before[name]
 
 
-@partly("family", LANGUAGE_MODELS, UNLIKE)
+@partly("family", LANGUAGE_MODELS, ["llama", "gpt2"])
 def test_every_family_is_allocated_and_reports_what_each_layer_lost(family: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", family)
     result = sweep(
@@ -111,13 +111,3 @@ def test_every_family_is_allocated_and_reports_what_each_layer_lost(family: str,
         weights = [row.out_features * row.in_features for row in own]
         mean = sum(row.target * each for row, each in zip(own, weights, strict=True)) / sum(weights)
         assert sparsity == pytest.approx(mean)
-
-
-def test_the_output_head_keeps_to_what_was_asked_for(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model", "llama-untied")
-    result = sweep(
-        folder, tmp_path / "work", calibration=make_tokens(8), method="magnitude", sparsity=0.5,
-        parameters={"allocation": "fisher", "include_lm_head": True},
-    )  # fmt: skip
-    head = tensors_of(result)["lm_head.weight"]
-    assert float((head == 0).float().mean()) == pytest.approx(0.5, abs=1e-3)

@@ -2,31 +2,23 @@
 
 import shutil
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.blocks.trial import RecordedGaps, RecordedStream
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.propagation import BlockPropagation, DenseReference, InputGroup
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
-from core.engine.pruning.units.gaps import GapPassing
 from core.engine.resume.kinds import BLOCK, STATE
 from core.engine.resume.store import ResumeStore
-from core.progress import WorkStopped
 from secateur_wire.errors import InvalidParameters, NotFiniteWeights
 from tests.engine.resuming import positions
 from tests.engine.sweeping import last_hidden, newest_stream, save, sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens
-from tests.engine.watching import Watching
 
 FLOAT32 = {"forward_dtype": "float32"}
 
@@ -34,23 +26,6 @@ FLOAT32 = {"forward_dtype": "float32"}
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return make_model(tmp_path / "model", num_hidden_layers=4)
-
-
-@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
-def test_in_flight_and_two_pass_agree_on_the_first_linears(model: Path, method: str, tmp_path: Path) -> None:
-    runs = [
-        sweep(
-            model, tmp_path / propagation, calibration=make_tokens(), evaluations={"text": make_tokens(seed=9)},
-            method=method, sparsity=0.5, parameters=FLOAT32 | {"propagation": propagation},
-        )
-        for propagation in ("in_flight", "two_pass")
-    ]  # fmt: skip
-    first, second = (tensors_of(run) for run in runs)
-    for name in ("q_proj", "k_proj", "v_proj"):
-        key = f"model.layers.0.self_attn.{name}.weight"
-        assert torch.equal(first[key] == 0, second[key] == 0)
-    assert not torch.equal(first["model.layers.3.mlp.down_proj.weight"], second["model.layers.3.mlp.down_proj.weight"])
-    assert runs[0].perplexity["text"].pruned == pytest.approx(runs[1].perplexity["text"].pruned, rel=0.1)
 
 
 def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp_path: Path) -> None:
@@ -80,74 +55,6 @@ def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp
         assert dense.done == pruned.done == 1
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
-
-
-def test_recorded_states_give_the_targets_that_the_dense_block_gives(model: Path, tmp_path: Path) -> None:
-    """Some states are in files. Block 2 is dropped, so the target of block 1 lies behind it; no dense block runs."""
-    opened = open_model(model)
-    streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
-    tokens, kept = make_tokens(), ResumeStore(tmp_path / "kept", "")
-    budget = ActivationBudget(3 * tokens.numel() * 32 * 4)
-    context: Any = SimpleNamespace(
-        streamed=streamed, scratch=tmp_path / "scratch", budget=budget, forward_dtype=torch.float32, micro_batch=4
-    )  # fmt: skip
-    group = InputGroup((opened.family.sublayers[-1].output,))
-
-    def stream(seed: int) -> Stream:
-        return Stream(
-            f"{seed}", make_tokens(seed=seed), streamed, kept, ActivationBudget(2**30), dtype=torch.float32,
-            micro_batch=4,
-        )  # fmt: skip
-
-    remaining = [0, 1, 3]
-
-    def targets(dense: Stream, gaps: GapPassing) -> tuple[list[Tensor], int]:
-        """Return the targets with a pruned stream of other tokens, then the dense states, and how often a block ran."""
-        pruned, seen, runs = stream(5), list[Tensor](), list[object]()
-        dense.start(), pruned.start()
-
-        def see(group: InputGroup, statistic: InputStatistic) -> None:
-            assert statistic.target_OI is not None
-            seen.append(statistic.target_OI)
-
-        for index, tensors in streamed.read_blocks(range(4), "pruning"):
-            if index not in remaining:
-                gaps.pass_layer(index, tensors)
-                continue
-            block = streamed.fill_block(index, tensors, torch.float32)
-            targets, watched = gaps.targets(index, block), deepcopy(block)
-            watched.register_forward_hook(lambda *given: runs.append(given))
-            twin = DenseReference(watched, dense, index, opened.family.added_to_stream, targets)
-            new = partial(InputStatistic, Statistic.GRAM, sample_stride=1)
-            BlockPropagation(block, index, pruned, [group], new, twin).prune_in_flight(see)
-            streamed.empty_block(index)
-        assert dense.done == 4
-        return [*seen, *(hidden for _, hidden in dense.batches())], len(runs)
-
-    with torch.inference_mode():
-        plain = stream(0)
-        found, times = targets(plain, GapPassing(plain, streamed, remaining))
-        states = HiddenStateCache(budget, tmp_path / "states")
-        recorded = RecordedStream(context, tokens, states)
-        again, none = targets(recorded, RecordedGaps(recorded, streamed, remaining))
-    assert times == 3 * len(plain) and not none
-    for one, other in zip(found, again, strict=True):
-        torch.testing.assert_close(one, other)
-    assert [*(tmp_path / "states").iterdir()]
-    states.close()
-    assert not budget.used and not [*(tmp_path / "states").iterdir()]
-
-
-@pytest.mark.parametrize("dimension", [-3, -2])
-def test_sequences_are_joined_where_they_were_separated(
-    model: Path, dimension: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Some models have time before batch."""
-    monkeypatch.setattr(StreamedModel, "_batch_dimension", dimension)
-    streamed = StreamedModel(open_model(model), dtype=torch.float32, device=torch.device("cpu"))
-    hidden = torch.randn(3, 5, 4)
-    alone = [streamed.sequences_of(hidden, each, 1) for each in range(hidden.shape[dimension])]
-    assert torch.equal(streamed.one_batch(alone), hidden)
 
 
 def test_a_stream_that_is_not_resumed_leaves_nothing_behind_on_the_disk(model: Path, tmp_path: Path) -> None:
@@ -183,8 +90,8 @@ def test_what_goes_on_through_the_model_is_what_is_saved(propagation: str, tmp_p
     torch.testing.assert_close(went_on, last_hidden(saved, make_tokens()), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 4])
-def test_micro_batches_in_lockstep_equal_one_batch(model: Path, micro_batch: int, tmp_path: Path) -> None:
+def test_micro_batches_in_lockstep_equal_one_batch(model: Path, tmp_path: Path) -> None:
+    micro_batch = 1
     whole, parts = (
         tensors_of(
             sweep(
@@ -198,26 +105,6 @@ def test_micro_batches_in_lockstep_equal_one_batch(model: Path, micro_batch: int
         assert ((tensor == 0) == (parts[name] == 0)).float().mean() > 0.99
         kept = (tensor != 0) & (parts[name] != 0)
         torch.testing.assert_close(tensor[kept], parts[name][kept])
-
-
-@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "magnitude", "random"])
-@pytest.mark.parametrize("block", [1, 3, 4])
-def test_killed_after_any_block_the_next_attempt_yields_identical_bytes(
-    model: Path, method: str, block: int, tmp_path: Path
-) -> None:
-    request: dict[str, Any] = {
-        "calibration": make_tokens(), "evaluations": {"text": make_tokens(seed=9)}, "method": method, "sparsity": 0.5,
-        "parameters": {"wanda": {"allocation": "owl"}, "sparsegpt": {"allocation": "fisher"}}.get(method, {}),
-    }  # fmt: skip
-    whole = sweep(model, tmp_path / "whole", **request)
-
-    with pytest.raises(WorkStopped):
-        sweep(model, tmp_path / "one", progress=Watching(stop_after=block), **request)
-    again = sweep(model, tmp_path / "two", previous=[tmp_path / "one"], **request)
-    assert again.resumed_from == block
-    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
-    assert again.perplexity == whole.perplexity
-    assert again.layers == whole.layers
 
 
 @pytest.mark.parametrize("damage", ["activation", "block", "state"])
@@ -251,17 +138,7 @@ def test_only_two_records_are_kept(model: Path, tmp_path: Path) -> None:
     assert [int(path.name) for path in positions(tmp_path / "work", BLOCK)] == [3, 4]
 
 
-def test_streams_beyond_the_budget_give_identical_tensors(model: Path, tmp_path: Path) -> None:
-    request: dict[str, Any] = {
-        "calibration": make_tokens(), "evaluations": {"text": make_tokens(seed=9)}, "method": "sparsegpt",
-        "sparsity": 0.5,
-    }  # fmt: skip
-    roomy, none = (sweep(model, tmp_path / f"{budget}", budget=budget, **request) for budget in (2**30, 0))
-    assert [file.read_bytes() for file in roomy.files] == [file.read_bytes() for file in none.files]
-    assert roomy.perplexity == none.perplexity
-
-
-@pytest.mark.parametrize("method", ["random", "magnitude", "wanda", "sparsegpt"])
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
 def test_sparsity_zero_returns_the_model_unchanged(model: Path, method: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -294,7 +171,7 @@ def test_an_explicit_list_gives_each_layer_its_own_sparsity(model: Path, tmp_pat
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.999])
+@pytest.mark.parametrize("sparsity", [0.5, 0.999])
 def test_scope_model_removes_exactly_the_globally_smallest(dtype: torch.dtype, sparsity: float, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

@@ -15,14 +15,11 @@ from core.engine.pruning.units.removal import KeptUnits
 from core.methods.depth.method import Depth
 from core.methods.random_structured.method import RandomStructured
 from core.pipeline.plans import make_plan
-from core.progress import WorkStopped
 from secateur_wire.errors import InvalidRequest
 from tests.engine.crossing import crossed
-from tests.engine.exporters.test_per_layer import prune as prune_per_layer
 from tests.engine.pruning.test_structured import edit, removal
 from tests.engine.sweeping import last_hidden, newest_stream, request_for, tensors_of
 from tests.engine.tiny import make_model, make_tokens
-from tests.engine.watching import Watching
 
 DEPTH = {"criterion": "angular"}
 SECOND_LAYER_GONE = KeptUnits(layers={layer: {} for layer in (0, 2, 3)})
@@ -53,7 +50,7 @@ def drift(result: PruneResult, folder: Path, place: Path, tokens: Tensor) -> flo
 
 @pytest.mark.parametrize(
     ("method", "parameters"),
-    [("random-structured", {}), ("l2-structured", {}), ("llm-pruner", {}), ("depth", DEPTH)],
+    [("llm-pruner", {}), ("depth", DEPTH)],
 )
 def test_nothing_asked_for_is_nothing_done(method: str, parameters: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
     plain = tensors_of(cut(tiny, tmp_path / "plain", method, None, parameters=parameters))
@@ -61,9 +58,7 @@ def test_nothing_asked_for_is_nothing_done(method: str, parameters: dict[str, An
     assert all(torch.equal(plain[name], same[name]) for name in plain)
 
 
-@crossed(
-    "name, method", ["llama", "gpt2", "phi3", "gemma2", "olmo2", "gpt-neox", "opt"], ["depth", "random-structured"]
-)
+@crossed("name, method", ["gpt2", "gemma2"], ["depth", "random-structured"])
 def test_what_is_left_comes_closer_to_the_dense_model(
     method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,11 +86,9 @@ def test_half_precision_is_fitted_in_half_precision(tmp_path: Path, monkeypatch:
     torch.testing.assert_close(went_on, last_hidden(tmp_path / "saved", tokens), atol=2e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["loraprune", "lorashear", "bonsai"])
+@pytest.mark.parametrize("method", ["loraprune", "bonsai"])
 def test_methods_that_train_or_measure_refit_what_they_leave(method: str, tiny: Path, tmp_path: Path) -> None:
     few = {"masks_per_round": 10, "round_share": 0.3} if method == "bonsai" else FEW_STEPS
-    if method == "lorashear":
-        few = few | {"periods": 1}
     found = []
     for number, compensation in enumerate((None, {"refit": 1.0})):
         result = cut(tiny, tmp_path / f"{number}", method, compensation, parameters=few)
@@ -126,7 +119,7 @@ def double(weight: Tensor) -> None:
     weight[24:] = weight[:24]
 
 
-@pytest.mark.parametrize("compensation", [{"refit": 1.0}, {"refit": "auto"}], ids=["given", "auto"])
+@pytest.mark.parametrize("compensation", [{"refit": "auto"}], ids=["auto"])
 def test_micro_batches_change_nothing_but_the_order_of_sums(
     compensation: dict[str, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,46 +151,7 @@ def test_what_was_chosen_is_reported_and_goes_no_further_than_all_the_way(
     assert plan.facts()["compensation"]["refit"] == "auto"
 
 
-@pytest.mark.parametrize("method", ["depth", "llm-pruner"])
-def test_a_walk_that_was_cut_off_ends_with_the_same_bytes(
-    method: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
-    whole = cut(tiny, tmp_path / "whole", method, {"refit": "auto"})
-
-    with pytest.raises(WorkStopped):
-        cut(tiny, tmp_path / "one", method, {"refit": "auto"}, progress=Watching(stop_after=3))
-    again = cut(tiny, tmp_path / "two", method, {"refit": "auto"}, previous=[tmp_path / "one"])
-    assert again.resumed_from == 3
-    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
-    assert again.refits == whole.refits and again.notes == whole.notes
-
-
-def test_with_another_compensation_a_walk_starts_over(tiny: Path, tmp_path: Path) -> None:
-    cut(tiny, tmp_path / "one", "random-structured", {"refit": 0.5})
-    again = cut(tiny, tmp_path / "two", "random-structured", {"refit": 1.0}, previous=[tmp_path / "one"])
-    assert again.resumed_from == 0
-
-
-def test_layers_of_different_shapes_are_refitted(tiny: Path, tmp_path: Path) -> None:
-    """Protected layers keep their shape, and follow the drift of those before them."""
-    found = []
-    for number, compensation in enumerate((None, {"refit": 1.0})):
-        parameters = {"protected_first": 1, "protected_last": 1, "compensation": compensation}
-        artifact, _ = prune_per_layer(
-            tiny, tmp_path / f"{number}", "random-structured", 0.2, parameters, calibration=make_tokens(16)
-        )
-        dense = last_hidden(tiny, make_tokens(16))
-        found.append(float((dense - last_hidden(artifact, make_tokens(16))).norm()))
-    assert found[1] < found[0] * 0.85
-
-
 def test_without_calibration_it_is_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="calibration is required") as raised:
         cut(tiny, tmp_path, "random-structured", {"refit": 0.5}, calibration=None)
     assert raised.value.param == "calibration"
-
-
-def test_what_needs_a_mask_is_no_choice_where_groups_go(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"parameters\.compensation\.conjugate_gradient"):
-        cut(tiny, tmp_path, "llm-pruner", {"conjugate_gradient": 5})

@@ -22,7 +22,7 @@ def opened(content: dict[str, Any]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=RustTokenizer.from_str(json.dumps(content)), unk_token=unknown)
 
 
-@pytest.fixture(scope="module", params=["byte_level", "byte_fallback", "unigram"])
+@pytest.fixture(scope="module", params=["byte_level", "unigram"])
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:

@@ -2,8 +2,6 @@
 
 import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from core.engine.pruning.streams.measure import measure
 from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.distill.method import are_kept
-from core.engine.recovery.language import Recovered, recover
+from core.engine.recovery.language import Recovered
 from core.engine.recovery.pace import Pace, rate
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
@@ -26,32 +24,16 @@ from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import STEP
 from core.progress import WorkStopped
-from secateur_wire.errors import InvalidRequest, RecoveryDiverged, UnsupportedArchitecture, ZerosRefilled
+from secateur_wire.errors import InvalidRequest, UnsupportedArchitecture, ZerosRefilled
 from secateur_wire.recovery import Lora
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.recovering import SHARED, linears_of, make_pruned, save, tiny_lora, train, train_among
 from tests.engine.resuming import positions
-from tests.engine.sweeping import save as save_swept
 from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
 
-FAMILIES = [
-    "llama",
-    "llama-untied",
-    "gemma3",
-    "gpt2",
-    "opt",
-    "gpt-neox",
-    "phi3",
-    "olmo2",
-    "starcoder2",
-    "granite",
-    "glm",
-    "stablelm",
-    "smollm3",
-]
 METHODS: dict[str, dict[str, Any]] = {
     "finetune": {"method": "finetune"},
     "lora": {"method": "lora", "lora": tiny_lora()},
@@ -69,7 +51,7 @@ def teacher_for(name: str, folder: Path) -> Teacher | None:
     return Teacher(open_model(folder), "dense") if name.startswith("distill") else None
 
 
-@crossed("family, method", FAMILIES, list(METHODS))
+@crossed("family, method", ["phi3", "gpt2"], list(METHODS))
 def test_every_zero_stays_and_the_result_loads(family: str, method: str, tmp_path: Path) -> None:
     source = make_pruned(tmp_path / "pruned", family, dtype=torch.bfloat16)
     dense = make_model(tmp_path / "dense", family, dtype=torch.bfloat16)
@@ -92,30 +74,7 @@ def test_every_zero_stays_and_the_result_loads(family: str, method: str, tmp_pat
         assert {family_of.module_name(entry.name) for entry in recovered.unchanged} == frozen
 
 
-def test_a_model_without_zeros_is_trained_alike(tmp_path: Path) -> None:
-    for method in ("finetune", "lora"):
-        smaller = make_model(tmp_path / method, intermediate_size=24)
-        recovered = train(smaller, tmp_path / "work" / method, recipe(method))
-        assert set(recovered.zeros.values()) == {(0, 0)}
-        assert len(recovered.losses) == 8 and recovered.tokens == 8 * 4 * 24
-
-
-def test_zeros_of_an_untied_head_are_kept(tmp_path: Path) -> None:
-    source = make_model(tmp_path / "model", "llama-untied")
-    result = sweep(
-        source, tmp_path / "prune", calibration=None, method="magnitude", sparsity=0.5,
-        parameters={"include_lm_head": True},
-    )  # fmt: skip
-    pruned = save_swept(result, source, tmp_path / "pruned")
-    recovered = recover(
-        open_model(pruned), recipe("finetune"), make_tokens(8), linears=[*linears_of(pruned), "lm_head"],
-        work=tmp_path / "work", device=torch.device("cpu"),
-    )  # fmt: skip
-    before, after = recovered.zeros["lm_head"]
-    assert before == 96 * 32 // 2 and after >= before
-
-
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["lora", "distill everything"])
 def test_training_lowers_the_loss(method: str, tmp_path: Path) -> None:
     source, dense = make_pruned(tmp_path / "pruned"), make_model(tmp_path / "dense")
     asked = recipe(method, steps=40 if method == "lora" else 20, learning_rate=1e-2)
@@ -123,14 +82,13 @@ def test_training_lowers_the_loss(method: str, tmp_path: Path) -> None:
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_merged_adapters_are_the_model_that_was_trained(family: str, tmp_path: Path) -> None:
-    source = make_pruned(tmp_path / "pruned", family)
+def test_merged_adapters_are_the_model_that_was_trained(tmp_path: Path) -> None:
+    source = make_pruned(tmp_path / "pruned", "gpt2")
     tokens = make_tokens(2)
     model = AutoModelForCausalLM.from_pretrained(source).eval()
     zeros = {name: each == 0 for name, each in model.named_parameters() if each.dim() == 2}
     before = model(tokens).logits
-    adapted = add_adapters(model, tiny_lora(), linears_of(source), transposed=family == "gpt2").eval()
+    adapted = add_adapters(model, tiny_lora(), linears_of(source), transposed=True).eval()
     assert torch.equal(adapted(tokens).logits, before), "B starts at zero"
     with torch.no_grad():
         for name, each in adapted.named_parameters():
@@ -145,7 +103,7 @@ def test_merged_adapters_are_the_model_that_was_trained(family: str, tmp_path: P
             assert (each[zeros[name]] == 0).all(), name
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["finetune", "distill", "distill everything"])
 def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp_path: Path) -> None:
     dtype = torch.float32 if METHODS[method].get("lora") else torch.bfloat16
     source, dense = (make(tmp_path / name, dtype=dtype) for make, name in ((make_pruned, "a"), (make_model, "b")))
@@ -167,8 +125,8 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp
     assert contents(second) == contents(whole)
 
 
-@pytest.mark.parametrize("method", ["finetune", "distill everything"])
-def test_activations_are_kept_or_computed_again_to_the_same_bytes(method: str, tmp_path: Path) -> None:
+def test_activations_are_kept_or_computed_again_to_the_same_bytes(tmp_path: Path) -> None:
+    method = "finetune"
     source = make_pruned(tmp_path / "pruned", dtype=torch.bfloat16)
     dense = make_model(tmp_path / "dense", dtype=torch.bfloat16)
     asked, teacher = recipe(method, steps=2), teacher_for(method, dense)
@@ -190,22 +148,18 @@ class Ticking:
         return self._now
 
 
-@pytest.mark.parametrize(
-    ("asked", "steps", "ending"),
-    [({"minutes": 0.1}, 6, "minutes"), ({"minutes": 100.0}, 12, "steps")],
-)
 def test_what_the_clock_ends_has_a_rate_of_nearly_zero_then_and_goes_on_with_the_time_it_had(
-    asked: dict[str, Any], steps: int, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.engine.recovery.training.Pace", lambda recovery: Pace(recovery, Ticking()))
     source = make_pruned(tmp_path / "pruned")
     rates: list[float] = []
     original = Pace.rate
     monkeypatch.setattr(Pace, "rate", lambda self, step: rates.append(original(self, step)) or rates[-1])
-    recovery = recipe("finetune", steps=12, learning_rate=1e-5, **asked)
+    recovery = recipe("finetune", steps=12, learning_rate=1e-5, minutes=0.1)
     whole = train(source, tmp_path / "whole", recovery)
-    assert (len(whole.losses), whole.ending) == (steps, ending)
-    assert whole.loss_seconds == list(range(1, steps + 1)) and len(rates) >= steps
+    assert (len(whole.losses), whole.ending) == (6, "minutes")
+    assert whole.loss_seconds == list(range(1, 7)) and len(rates) >= 6
     assert rates[-1] < 2e-6
     with pytest.raises(WorkStopped):
         train(source, tmp_path / "first", recovery, progress=Watching(stop_after=3))
@@ -247,17 +201,6 @@ def test_a_zero_that_came_back_is_an_error(tmp_path: Path, monkeypatch: pytest.M
         train(source, tmp_path / "work", recipe("finetune"))
 
 
-def test_a_loss_that_is_no_number_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = make_pruned(tmp_path / "pruned")
-    monkeypatch.setattr(
-        "core.engine.recovery.finetune.method.next_token_loss",
-        lambda model, tokens: model(tokens).logits.sum() * float("nan"),
-    )
-    with pytest.raises(RecoveryDiverged, match="step 1 is infinite or not a number") as caught:
-        train(source, tmp_path / "work", recipe("finetune"))
-    assert caught.value.param == "recovery.learning_rate"
-
-
 def test_the_batch_does_not_depend_on_how_it_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_pruned(tmp_path / "pruned")
     whole = train(source, tmp_path / "whole", SHARED)
@@ -266,28 +209,16 @@ def test_the_batch_does_not_depend_on_how_it_is_cut(tmp_path: Path, monkeypatch:
     assert parts.losses == pytest.approx(whole.losses, rel=1e-5)
 
 
-@pytest.mark.parametrize("launcher", ["none", pytest.param("torch", marks=pytest.mark.nightly)])
-def test_two_processes_do_the_work_of_one(launcher: str, tmp_path: Path, apart: type[Apart]) -> None:
+def test_two_processes_do_the_work_of_one(tmp_path: Path, apart: type[Apart]) -> None:
     source = make_pruned(tmp_path / "pruned")
     alone = train(source, tmp_path / "alone", SHARED)
     work = tmp_path / "work"
     work.mkdir()
-    if launcher == "torch":
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        done = subprocess.run(
-            [*launch, "-m", "tests.engine.recovering", str(source), str(work)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-    else:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        processes = [apart(train_among, rank, 2, port, source, work) for rank in (0, 1)]
-        for process in processes:
-            process.wait()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    processes = [apart(train_among, rank, 2, port, source, work) for rank in (0, 1)]
+    for process in processes:
+        process.wait()
     first, second = (json.loads((work / f"rank-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second and first["processes"] == 2
     assert first["losses"] == pytest.approx(alone.losses, rel=1e-4)
@@ -349,24 +280,6 @@ def test_what_does_not_apply_is_refused_by_name(asked: dict[str, Any], param: st
     with pytest.raises(InvalidRequest) as caught:
         complete_recovery(Recovery.model_validate(asked), description)
     assert caught.value.param == param and caught.value.message.startswith(param)
-
-
-def test_defaults_are_those_of_the_papers_and_completing_twice_changes_nothing(tmp_path: Path) -> None:
-    description = open_model(make_model(tmp_path / "model")).description
-    expected = {"finetune": (None, 2e-5), "lora": (Lora(), 1e-4), "distill": (Lora(), 1e-4)}
-    for method, (lora, learning_rate) in expected.items():
-        first = complete_recovery(Recovery.model_validate({"method": method}), description, 32)
-        assert (first.lora, first.learning_rate, first.sequence_length) == (lora, learning_rate, 32)
-        assert complete_recovery(Recovery.model_validate(first.model_dump()), description) == first
-    everything = complete_recovery(Recovery.model_validate({"method": "distill", "lora": None}), description)
-    assert everything.lora is None and everything.learning_rate == 2e-4 and everything.temperature == 1.0
-    assert (everything.train_embeddings, everything.own_text, everything.hidden_states) == (False, 0.25, 0.0)
-    assert everything.label_weight == 0.0
-    smaller = complete_recovery(Recovery.model_validate({"method": "distill"}), description, loses_units=True)
-    assert smaller.lora is None and complete_recovery(smaller, description) == smaller
-    by_clock = complete_recovery(Recovery.model_validate({"method": "finetune", "minutes": 2}), description)
-    assert by_clock.steps == 100_000 and complete_recovery(by_clock, description) == by_clock
-    assert (Lora().r, Lora().alpha, Lora().dropout) == (8, 16, 0.05)
 
 
 def test_a_teacher_is_needed_and_must_have_all_tokens(tmp_path: Path) -> None:

@@ -105,10 +105,8 @@ def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Recovered:
     return run(source, tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 7])
-def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(
-    stop_after: int, source: Path, whole: Recovered, tmp_path: Path
-) -> None:
+def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(source: Path, whole: Recovered, tmp_path: Path) -> None:
+    stop_after = 4
     assert whole.rounds[0]["mean"] > whole.rounds[1]["mean"] and whole.rounds[-1]["stage"] == 1
     assert whole.tokens == len(whole.losses) * 4 * 24
     with pytest.raises(WorkStopped):
@@ -133,11 +131,3 @@ def test_what_does_not_go_together_is_refused(changes: dict[str, object], param:
     with pytest.raises(InvalidRequest) as caught:
         complete_recovery(Recovery.model_validate(ASKED.model_dump() | changes), description)
     assert caught.value.param == param
-
-
-def test_steps_are_those_of_all_stages(tmp_path: Path) -> None:
-    description = open_model(make_model(tmp_path / "model")).description
-    given = {"method": "lora", "stages": [{"datasets": ["a"], "steps": 30}, {"datasets": ["b"], "steps": 12}]}
-    complete = complete_recovery(Recovery.model_validate(given), description)
-    assert (complete.steps, complete.resample_every) == (42, 50)
-    assert complete_recovery(Recovery.model_validate(complete.model_dump()), description) == complete

@@ -6,7 +6,7 @@ import pytest
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.removals.registry import REMOVALS
-from core.methods.registry import METHODS, parse_parameters
+from core.methods.registry import parse_parameters
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.errors import InvalidSparsity
 from tests.engine.tiny import make_model
@@ -25,14 +25,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> ModelDescription:
 def request_of(kind: str, sparsity: float = 0.0, **more: Any) -> ResolvedRequest:
     method, parameters = WAYS[kind]
     return ResolvedRequest(method, "structured", sparsity, parse_parameters(method, parameters), **more)
-
-
-def test_every_method_that_prunes_names_a_removal_and_every_removal_is_named() -> None:
-    named = {variant.removes for info in METHODS.values() for variant in (info, *info.variants.values())}
-    assert named - {None} == set(REMOVALS)
-    assert {info.id for info in METHODS.values() if info.removal is None} == {
-        info.id for info in METHODS.values() if not info.prunes
-    }
 
 
 @pytest.mark.parametrize("kind", WAYS)
@@ -58,9 +50,3 @@ def test_more_than_can_go_is_refused_and_the_nearest_figure_is_one_that_can(kind
         removal.check(beyond)
     nearest = removal.nearest(beyond, "parameters")
     assert nearest == round(llama.parameters * (1 - removal.reachable(beyond)[-1]))
-
-
-def test_only_the_kinds_that_zero_leave_a_file_as_large(llama: ModelDescription) -> None:
-    assert [each.id for each in REMOVALS.values() if each.zeroes] == ["weights"]
-    half = ResolvedRequest("magnitude", "unstructured", 0.5, parse_parameters("magnitude", {})).cut(llama)
-    assert REMOVALS["weights"].scale(half, "bytes").start > llama.bytes  # a bit for each weight beside the values

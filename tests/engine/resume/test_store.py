@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.engine.resume.kinds import BLOCK, FOLDER, SELECTION, STATE, STEP, Kind, kinds_in
+from core.engine.resume.kinds import BLOCK, FOLDER, STATE, STEP, Kind, kinds_in
 from core.engine.resume.store import Rejected, ResumeStore, Saved
 from tests.engine.resuming import positions
 
@@ -60,7 +60,7 @@ def fill(work: Path, kind: Kind, *numbers: int) -> ResumeStore:
     return store
 
 
-@pytest.mark.parametrize("kind", [BLOCK, SELECTION, STEP, Kind("of-its-own")], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [BLOCK, STEP], ids=lambda kind: kind.name)
 def test_the_newest_is_taken_and_no_more_are_kept_than_the_kind_says(kind: Kind, tmp_path: Path) -> None:
     assert loaded(kind, tmp_path) is None
     fill(tmp_path, kind, 1, 2, 3)
@@ -157,7 +157,7 @@ def save_and_die(work: Path, kind: Kind, number: int) -> NoReturn:
         os._exit(1)
 
 
-@pytest.mark.parametrize("kind", [BLOCK, SELECTION, STEP, Kind("of-its-own")], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [BLOCK, STEP], ids=lambda kind: kind.name)
 def test_under_another_fingerprint_nothing_is_taken_and_the_reason_is_told(kind: Kind, tmp_path: Path) -> None:
     fill(tmp_path / "one", kind, 1)
     foreign = f"{kind.foreign}: {kind.consequence}"
@@ -198,12 +198,3 @@ def test_what_was_adopted_is_the_attempts_own_and_outlives_the_one_it_came_from(
 
 def refuse(*paths: object) -> None:
     raise PermissionError("this file system has no links")
-
-
-def test_a_record_is_read_only_when_it_is_asked_for_and_only_what_is_asked_for(tmp_path: Path) -> None:
-    store = fill(tmp_path, SELECTION, 1)
-    assert store.has(SELECTION, 1, "ahead") and not store.has(SELECTION, 1, "2") and not store.has(BLOCK, 1, "ahead")
-    saved = ResumeStore(tmp_path / "next", "same", [tmp_path]).load(SELECTION)
-    assert isinstance(saved, Saved) and not (tmp_path / "next").exists()
-    (positions(tmp_path, SELECTION)[0] / "ahead.safetensors").unlink()
-    assert saved.read("content").keys() == tensors(1).keys()
