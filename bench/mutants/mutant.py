@@ -4,12 +4,13 @@ cosmic-ray makes the change. Its own operators make the small ones that any prog
 for faults written by hand, kept as TOML in `changes`, a file an area.
 """
 
+import ast
 import hashlib
 import json
 import random
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ from cosmic_ray.mutating import mutate_code
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+PRODUCT = ("api", "core", "worker", "client/src")
+FILES_OF_A_SAMPLE = 6
 
 
 class NotApplicable(ValueError):
@@ -92,17 +95,66 @@ def read_mutants(folder: Path = HERE / "changes") -> list[Mutant]:
     return [by_hand(**table) for table in tables]
 
 
-def sampled_mutants(count: int, seed: int, file: Path = HERE / "sampled.toml") -> list[Mutant]:
-    """Return so many of the mutants that cosmic-ray's own operators make of the listed modules, drawn by the seed."""
-    mutants = []
-    for module in tomllib.loads(file.read_text())["module"]:
-        nodes = list(ast_nodes(get_ast((ROOT / module["file"]).read_text("utf-8"))))
-        for name in plugins.operator_names():
-            if (operator_class := plugins.get_operator(name)).arguments():
-                continue
-            operator = operator_class()
-            places = [start for node in nodes for start, _ in operator.mutation_positions(node)]
-            for occurrence, (line, column) in enumerate(places):
-                title = f"{module['file']}:{line}:{column} {name.partition('/')[2]} {occurrence}"
-                mutants.append(Mutant(title, module["file"], operator, occurrence, tuple(module["tests"])))
-    return random.Random(seed).sample(mutants, min(count, len(mutants)))
+def sampled_mutants(count: int, seed: int) -> list[Mutant]:
+    """Return so many of the mutants that cosmic-ray's own operators make of the product, drawn by the seed.
+
+    A file is drawn by its length, then one of its mutants. Its tests are the `FILES_OF_A_SAMPLE` files of tests nearest
+    to it by imports, and among these the ones that import least.
+    """
+    draw, mutants = random.Random(seed), dict[str, Mutant]()
+    texts = {path: path.read_text("utf-8") for part in PRODUCT for path in sorted((ROOT / part).rglob("*.py"))}
+    nearest = _Importers(texts)
+    while len(mutants) < count:
+        (path,) = draw.choices(list(texts), [len(text) for text in texts.values()])
+        if possible := list(_mutants_of(path, texts[path])):
+            chosen = draw.choice(possible)
+            if tests := nearest.tests(path):
+                mutants[chosen.name] = replace(chosen, tests=tests)
+    return list(mutants.values())
+
+
+def _mutants_of(path: Path, text: str) -> Iterator[Mutant]:
+    nodes, file = list(ast_nodes(get_ast(text))), str(path.relative_to(ROOT))
+    for name in plugins.operator_names():
+        if (operator_class := plugins.get_operator(name)).arguments():
+            continue
+        operator = operator_class()
+        places = [start for node in nodes for start, _ in operator.mutation_positions(node)]
+        for occurrence, (line, column) in enumerate(places):
+            title = f"{file}:{line}:{column} {name.partition('/')[2]} {occurrence}"
+            yield Mutant(title, file, operator, occurrence)
+
+
+class _Importers:
+    """Files of tests by how near they are to a file of the product: over as few imports as possible."""
+
+    def __init__(self, product: Mapping[Path, str]) -> None:
+        tests = {path: path.read_text("utf-8") for path in sorted((ROOT / "tests").rglob("*.py"))}
+        self._imports = {path: imported_names(text) for path, text in {**product, **tests}.items()}
+
+    def tests(self, path: Path) -> tuple[str, ...]:
+        known, nearest = {path}, {path}
+        while nearest:
+            names = {_module(each) for each in nearest}
+            nearest = {each for each, imports in self._imports.items() if imports & names} - known
+            known |= nearest
+            if found := [each for each in nearest if each.name.startswith("test_")]:
+                found.sort(key=lambda each: (len(self._imports[each]), each))
+                return tuple(str(each.relative_to(ROOT)) for each in found[:FILES_OF_A_SAMPLE])
+        return ()
+
+
+def _module(path: Path) -> str:
+    place = path.relative_to(ROOT).with_suffix("")
+    return ".".join(place.parts).removeprefix("client.src.").removesuffix(".__init__")
+
+
+def imported_names(text: str) -> set[str]:
+    """Return the modules that a module imports, and whatever it takes from them, as if that were modules too."""
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
+    return names

@@ -87,11 +87,13 @@ def try_mutants(
         if missing and runner.runs:
             for number in range(at_once):
                 copies.put(copy_tree(root, files := list(files), Path(place) / str(number)))
-            tests = sorted({test for each in missing for test in each.tests})
+        results = runner.figures(cells, lambda said: f"{_word(said)}, {said['seconds']:.0f} s", at_once=at_once)
+        noticed = {results[each]["detail"] for each in missing if each in results and results[each]["killed"]}
+        if tests := sorted(test for test in noticed if test.startswith("tests/")):
             has_failed, output = _run_tests(Path(place) / "0", tests)
             if has_failed:
-                raise BaselineFailed(f"the tests do not all pass without a mutant:\n{output[-3000:]}")
-        return runner.figures(cells, lambda said: f"{_word(said)}, {said['seconds']:.0f} s", at_once=at_once)
+                raise BaselineFailed(f"what noticed a mutant does not pass without one:\n{output[-3000:]}")
+    return results
 
 
 def report(results: dict[Mutant, dict[str, Any]], count: int, least: float) -> int:
