@@ -1,7 +1,7 @@
 # Two images from one file: `--target api` (API, migrations, dispatcher; without torch) and `--target worker` (with torch
 # and its CUDA libraries; the driver comes from the host through the NVIDIA container toolkit).
 # All they install is in deploy/locks, with hashes (`make lock`). What builds stays behind: the final images have a virtual
-# environment and no pip. Every program that the service starts is listed in tests/production/test_image_programs.py.
+# environment and no pip.
 FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source

@@ -1,12 +1,10 @@
 """The shell script, as the README shows it."""
 
-import json
 import re
 from pathlib import Path
 
 from junitparser import JUnitXml
 
-from tests.client.command_line import RunHere
 from tests.pipelines.service import EXAMPLES, Service
 
 README = Path(__file__).parents[2] / "README.md"
@@ -44,28 +42,3 @@ def test_the_readmes_script_leaves_an_artifact_where_the_gates_are_kept_and_ends
     (suite,) = JUnitXml.fromfile(str(again / "gates.xml"))
     assert (suite.tests, suite.failures) == (2, 1)
     assert "1 of 2 gates missed" in (again / "summary.md").read_text()
-
-
-def test_the_script_ends_with_1_where_the_job_failed_and_with_2_where_it_was_not_taken(
-    service: Service, tmp_path: Path
-) -> None:
-    script = ["sh", str(EXAMPLES / "prune.sh")]
-    service.behave(fail_in="prune", code="out_of_memory", retryable=False)
-    failed = service.step(script, tmp_path)
-    assert failed.code == 1 and "out_of_memory" in failed.err
-    (suite,) = JUnitXml.fromfile(str(tmp_path / "gates.xml"))
-    assert (suite.tests, suite.errors, suite.skipped) == (3, 1, 2)
-    refused = service.step(script, tmp_path, {"SECATEUR_API_KEY": "sct_wrong"})
-    assert refused.code == 2 and "unauthenticated" in refused.err
-    assert not (tmp_path / "pruned").exists()
-
-
-def test_summary_says_afterwards_what_watch_said(secateur: RunHere, tmp_path: Path) -> None:
-    command = "submit smollm2-135m --method magnitude --sparsity 0.5 --max-bytes 10 --max-latency-ratio 1.5"
-    waited = secateur(*command.split(), "--wait", "--id", "--summary", "end.json")
-    assert waited.code == 3
-    told = secateur("summary", waited.out.strip(), "--json", "--exit-code")
-    assert told.code == 3 and told.out == (tmp_path / "end.json").read_text()
-    rows = {row["gate"]: row for row in json.loads(told.out)["gates"]}
-    assert (rows["max_bytes"]["kept"], rows["max_latency_ratio"]["kept"]) == (False, True)
-    assert rows["max_latency_ratio"]["figure"] == 1.0

@@ -1,12 +1,8 @@
 """The commands of the pages under Start, run as they stand; the nightly's prune the real sample model."""
 
 import re
-import subprocess
 from pathlib import Path
 
-import pytest
-
-from tests.pipelines.served_home import served_home
 from tests.pipelines.service import EXAMPLES, Service
 
 START = EXAMPLES.parents[1] / "docs" / "start"
@@ -36,13 +32,3 @@ def test_what_the_pages_show_works(service: Service, tmp_path: Path) -> None:
     (downloaded,) = tmp_path.glob("job_*")
     assert (downloaded / "model.safetensors").is_file() and '"perplexity"' in done.out
     assert {"pruned", "gates.xml", "summary.md"} <= {each.name for each in tmp_path.iterdir()}
-
-
-@pytest.mark.nightly
-@pytest.mark.timeout(3600)
-def test_what_the_pages_show_prunes_the_sample_model(samples: Path, tmp_path: Path) -> None:
-    with served_home(tmp_path, samples, blocks("rest.md")[0].strip()) as home:
-        for commands in (FIRST[1], script(home.url, "rest.md", "pipeline.md")):
-            subprocess.run(["bash", "-c", commands], cwd=tmp_path, env=home.variables, check=True)
-    (downloaded,) = tmp_path.glob("job_*")
-    assert (downloaded / "config.json").is_file() and (tmp_path / "pruned" / "model.safetensors").is_file()

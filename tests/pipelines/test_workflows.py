@@ -14,7 +14,7 @@ import yaml
 from junitparser import JUnitXml
 
 from tests.client.command_line import RunHere
-from tests.pipelines.forges import TOKEN, Forge, serving_forge
+from tests.pipelines.forges import TOKEN, serving_forge
 from tests.pipelines.service import EXAMPLES, PROGRAMS, Service
 
 GITHUB, GITLAB = EXAMPLES / "github-actions.yml", EXAMPLES / "gitlab-ci.yml"
@@ -86,8 +86,6 @@ class Actions:
     outputs: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=lambda: {"SECATEUR_API_KEY": ""})
     """Variables that steps set for those after them."""
-    forge: Forge | None = None
-    event: str = "push"
     uploaded: dict[str, str] = field(default_factory=dict)
 
     def run(self, workflow: Mapping[str, Any]) -> "Actions":
@@ -98,7 +96,7 @@ class Actions:
             shutil.copy(each, place)
         shared = {name: self._filled(value) for name, value in job["env"].items()}
         if workflow["permissions"].get("id-token") == "write":
-            self.service.issuer.run_claims = {**self.service.run_claims(), "event_name": self.event}
+            self.service.issuer.run_claims = {**self.service.run_claims()}
             shared["ACTIONS_ID_TOKEN_REQUEST_URL"] = f"{self.service.issuer.issuer}/run-token?api-version=2.0"
             shared["ACTIONS_ID_TOKEN_REQUEST_TOKEN"] = "of the run"
         for number, step in enumerate(job["steps"]):
@@ -126,8 +124,7 @@ class Actions:
         own = {name: self._filled(value) for name, value in step.get("env", {}).items()}
         files = {"GITHUB_OUTPUT": str(output), "GITHUB_ENV": str(environment)}
         files["GITHUB_STEP_SUMMARY"] = str(self.folder / "step-summary.md")
-        repository = {} if self.forge is None else self.forge.variables
-        variables = {**CLIENT, **self.environment, **shared, **own, **files, **repository}
+        variables = {**CLIENT, **self.environment, **shared, **own, **files}
         done = self.service.step(["bash", "-e", str(script)], self.folder, variables)
         if step.get("continue-on-error") != "true":
             self.code = self.code or done.code
@@ -161,30 +158,6 @@ def test_the_github_workflow_uploads_a_model_that_keeps_its_gates(service: Servi
     assert f"::add-mask::{done.environment['SECATEUR_API_KEY']}" in done.said, "the log would show the key"
 
 
-@pytest.mark.usefixtures("without_pip")
-def test_a_workflow_that_somebody_runs_for_pull_requests_gets_no_key(service: Service, tmp_path: Path) -> None:
-    done = Actions(service, tmp_path, event="pull_request").run(read(GITHUB))
-    assert done.code == 1 and "pipelines of pull and merge requests are refused" in done.said
-    assert "steps.submit.outputs.job" not in done.outputs
-
-
-@pytest.mark.parametrize("file", [GITHUB, GITLAB])
-def test_nothing_secret_of_the_service_is_stored_in_a_workflow(file: Path) -> None:
-    said = "\n".join(line for line in file.read_text().splitlines() if not line.lstrip().startswith("#"))
-    assert not re.search(r"secrets\.|SECATEUR_API_KEY: |pull_request", said)
-
-
-@pytest.mark.usefixtures("without_pip")
-def test_the_github_workflow_fails_at_a_missed_gate_and_keeps_the_test_report(service: Service, tmp_path: Path) -> None:
-    service.behave(ratio=3.0)
-    done = Actions(service, tmp_path).run(read(GITHUB))
-    assert done.code == 3 and done.uploaded == {"gates": "gates.xml"}
-    assert not (tmp_path / "pruned").exists()
-    assert (
-        r"| max\_perplexity\_ratio on wikipedia-articles | 2.4 | 3 | ✗ |" in (tmp_path / "step-summary.md").read_text()
-    )
-
-
 def test_a_cancelled_github_workflow_stops_its_job(service: Service, secateur: RunHere, tmp_path: Path) -> None:
     service.behave(hang_in="prune")
     job_id = secateur(*["submit", "smollm2-135m", "--method", "magnitude", "--sparsity", "0.5", "--id"]).out.strip()
@@ -194,31 +167,6 @@ def test_a_cancelled_github_workflow_stops_its_job(service: Service, secateur: R
     assert done.code == 0 and done.uploaded == {}
     assert service.job(job_id)["status"] in ("cancelling", "cancelled")
     assert Actions(service, tmp_path, cancelled=True).run(read(GITHUB)).code == 0, "cancelled before it submitted"
-
-
-@pytest.mark.usefixtures("without_pip")
-def test_the_github_workflow_says_on_the_pull_request_how_it_went_and_changes_what_it_said(
-    service: Service, tmp_path: Path
-) -> None:
-    with serving_forge("github") as forge:
-        theirs = [forge.add(f"remark {number}") for number in range(130)]
-        for number, ratio in enumerate((3.0, 2.0)):
-            (folder := tmp_path / str(number)).mkdir()
-            service.behave(ratio=ratio)
-            done = Actions(service, folder, forge=forge).run(read(GITHUB))
-            assert done.code == (3 if number == 0 else 0), done.said
-        (own,) = forge.comments.keys() - set(theirs)
-    assert "1 of 2 gates missed" not in forge.comments[own] and "2 gates kept" in forge.comments[own]
-    assert "**Noticeably worse**" in forge.comments[own] and f"{service.url}/portal/jobs/" in forge.comments[own]
-    assert forge.calls == ["GET", "GET", "POST", "GET", "GET", "PATCH"], "the second page has it"
-
-
-@pytest.mark.usefixtures("without_pip")
-def test_a_pull_request_that_cannot_be_told_fails_no_run(service: Service, tmp_path: Path) -> None:
-    with serving_forge("github") as forge:
-        forge.address += "/gone"
-        done = Actions(service, tmp_path, forge=forge).run(read(GITHUB))
-    assert done.code == 0 and "404" in done.said
 
 
 @pytest.mark.usefixtures("without_pip")

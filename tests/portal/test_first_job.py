@@ -3,11 +3,9 @@ tests and with the product's own runner, in a night on the service as it is serv
 """
 
 import hashlib
-import json
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +20,10 @@ from core.service.registry.service import read_dataset, read_model, register_dat
 from core.settings import Settings
 from core.storage import Store
 from tests.conftest import bearer
-from tests.portal.conftest import DESKTOP, require_accessible
+from tests.portal.conftest import DESKTOP
 from tests.runner.conftest import at_once, begin_work
 from tests.runner.models import write_model, write_words
 from tests.shown_ways import run_in_shell
-from tests.worker.test_serve import House, a_home, settings_of
-from worker.embedded.instance import open_instance
-from worker.embedded.register import add_dataset, add_model
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 
 _MOST_TABS = 150
@@ -70,35 +65,6 @@ def here(
     return Place(str(live_api.base_url), admin_key, layers, work)
 
 
-@contextmanager
-def served(samples: Path) -> Iterator[Place]:
-    """The samples on a service that `secateur serve` starts, with all its parts."""
-    with a_home() as home:
-        house = House(home)
-        house.start()
-        try:
-            model, texts = samples / "models" / MODEL, samples / "datasets"
-            with open_instance(settings_of(home)) as opened:
-                add_model(opened, MODEL, model.resolve(), say=print)
-                for name in (CALIBRATION, EVALUATION):
-                    add_dataset(opened, name, (texts / f"{name}.jsonl").resolve())
-            layers = json.loads((model / "config.json").read_text())["num_hidden_layers"]
-            url, key = ((home / name).read_text().strip() for name in ("url", "api-key"))
-            yield Place(url, key, layers, lambda: lambda: None)
-        finally:
-            house.end()
-
-
-@pytest.fixture(params=["tiny", pytest.param("SmolLM2", marks=pytest.mark.nightly)])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    if request.param == "tiny":
-        tiny: Place = request.getfixturevalue("here")
-        yield tiny
-    else:
-        with served(request.getfixturevalue("samples")) as real:
-            yield real
-
-
 def _tab_to(page: Page, target: Locator) -> None:
     """With the keyboard alone."""
     target.first.wait_for()
@@ -116,14 +82,14 @@ def _fill(page: Page, label: str, text: str) -> None:
 
 
 def test_a_model_is_pruned_understood_downloaded_and_run_with_the_keyboard(
-    browser: Browser, place: Place, tmp_path: Path
+    browser: Browser, here: Place, tmp_path: Path
 ) -> None:
     width, height = DESKTOP
-    page = browser.new_context(base_url=place.url, viewport={"width": width, "height": height}).new_page()
+    page = browser.new_context(base_url=here.url, viewport={"width": width, "height": height}).new_page()
     page.set_default_timeout(120_000)
     page.goto("/")
     expect(page.get_by_label("API key", exact=True)).to_be_focused()
-    page.keyboard.type(place.key)
+    page.keyboard.type(here.key)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
     _tab_to(page, page.get_by_role("link", name="Prune a first model"))
@@ -148,17 +114,16 @@ def test_a_model_is_pruned_understood_downloaded_and_run_with_the_keyboard(
     page.wait_for_url("**/portal/jobs/job_*")
     job = page.url.rsplit("/", 1)[-1]
     page.evaluate("window.isTheSamePage = true")
-    end = place.work()
+    end = here.work()
     expect(page.locator(".verdict")).to_contain_text("perplexity", timeout=400_000)
     end()
     assert page.evaluate("window.isTheSamePage"), "the report came without reload"
     expect(page.locator("#curve-reconstruction-error canvas")).to_be_visible()
     expect(page.get_by_role("region", name="Evaluations")).to_contain_text(f"perplexity, {EVALUATION}")
-    expect(page.locator("#curve-reconstruction-error-rows tr")).to_have_count(place.layers)
+    expect(page.locator("#curve-reconstruction-error-rows tr")).to_have_count(here.layers)
     expect(page.locator(".verdict")).to_contain_text("zero")
     expect(page.locator(".badge.succeeded").first).to_be_visible()
     expect(page.get_by_role("heading", name="The capital of France is")).to_be_visible()
-    require_accessible(page)
 
     with page.expect_download() as whole:
         page.get_by_role("link", name="Download everything").press("Enter")
@@ -166,7 +131,7 @@ def test_a_model_is_pruned_understood_downloaded_and_run_with_the_keyboard(
         assert f"{job}/model.safetensors" in archive.getnames()
     for label in ("Command that downloads", "Commands for transformers"):
         commands = page.get_by_role("region", name=label).inner_text()
-        written = run_in_shell(commands, tmp_path, SECATEUR_API_KEY=place.key)
+        written = run_in_shell(commands, tmp_path, SECATEUR_API_KEY=here.key)
     assert len(written.split()) > 5, "both commands that the page shows work, one after the other"
 
     row = page.get_by_role("row").filter(has_text="model.safetensors")
@@ -176,6 +141,6 @@ def test_a_model_is_pruned_understood_downloaded_and_run_with_the_keyboard(
         page.keyboard.press("Enter")
     content = started.value.path().read_bytes()
     expect(row).to_contain_text(hashlib.sha256(content).hexdigest())
-    files = httpx.get(f"{place.url}/v1/jobs/{job}/artifacts", headers=bearer(place.key)).json()["data"]
+    files = httpx.get(f"{here.url}/v1/jobs/{job}/artifacts", headers=bearer(here.key)).json()["data"]
     assert hashlib.sha256(content).hexdigest() in {each["sha256"] for each in files}
     page.context.close()

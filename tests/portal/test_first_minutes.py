@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -15,7 +14,6 @@ from core.service.samples import queue
 from core.settings import Settings
 from core.storage import Store
 from tests.portal.browserless import Browserless
-from tests.portal.conftest import require_accessible
 from tests.runner.models import write_model, write_words
 from worker.samples.first_job import first_job
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL
@@ -23,17 +21,6 @@ from worker.samples.requested import Samples, fulfil
 
 POLLED = 2_000
 """Milliseconds of a page's own clock until it asks how far the samples are."""
-EMPTY = {
-    "/portal/jobs": "No jobs yet",
-    "/portal/models": "No models yet",
-    "/portal/datasets": "No datasets yet",
-    "/portal/sweeps": "No sweeps yet",
-    "/portal/triggers": "No triggers yet",
-    "/portal/webhooks": "No webhooks yet",
-    "/portal/compare": "No jobs are chosen yet",
-    "/portal/workers": "No worker is alive",
-}
-"""Heading of each page where there is nothing."""
 
 
 @pytest.fixture
@@ -72,20 +59,6 @@ def _claim(sessions: sessionmaker[Session]) -> queue.ClaimedSample:
     return claimed
 
 
-def test_every_empty_page_says_what_will_be_there_and_how_to_get_it(
-    live_api: httpx.Client, admin_key: str, viewer_key: str
-) -> None:
-    for key, pages in ((admin_key, EMPTY), (viewer_key, dict(list(EMPTY.items())[:-1]))):
-        with closing(Browserless(live_api, key)) as somebody:
-            for path, title in pages.items():
-                page = somebody.main(path)
-                said = page.partition('<div class="empty">')[2].partition("</div>")[0]
-                ways = said.count("<p") - 1 + said.count('class="actions"')
-                assert f"<h2>{title}</h2>" in said and "<p>" in said and ways >= 1, path
-                is_offered = key == admin_key and path.rpartition("/")[2] in ("jobs", "models", "datasets")
-                assert ("/portal/samples" in page) == is_offered, path
-
-
 def test_one_click_in_an_empty_portal_leads_to_the_first_job(
     portal: Page,
     live_api: httpx.Client,
@@ -95,10 +68,8 @@ def test_one_click_in_an_empty_portal_leads_to_the_first_job(
 ) -> None:
     portal.clock.install()
     portal.goto("/portal/jobs")
-    require_accessible(portal)
     portal.get_by_role("button", name="Prune a sample model").click()
     expect(portal.get_by_role("heading", name="A first pruned model")).to_be_visible()
-    require_accessible(portal)
     claimed = _claim(sessions)
     with transaction(sessions) as session:
         assert queue.note_step(session, claimed, "Converting the model to safetensors…")
@@ -118,19 +89,6 @@ def test_one_click_in_an_empty_portal_leads_to_the_first_job(
     fulfil(settings, sessions, store, _claim(sessions), tiny_samples())
     ended = live_api.get(f"/v1/samples/{again['id']}").json()
     assert (ended["state"], ended["job_id"]) == ("ready", None), "what is there already is left as it is"
-
-
-def test_the_sample_is_offered_beside_jobs_too(
-    live_api: httpx.Client, admin_key: str, viewer_key: str, job_body: dict[str, Any]
-) -> None:
-    live_api.post("/v1/jobs", json=job_body).raise_for_status()
-    for path in ("/portal/jobs", "/portal/jobs?search=nothing-like-it"):
-        for key in (admin_key, viewer_key):
-            with closing(Browserless(live_api, key)) as opened:
-                assert opened.main(path).count("Prune a sample model</button>") == (key == admin_key), path
-    with closing(Browserless(live_api, admin_key)) as opened:
-        page = opened.post("/portal/jobs", "/portal/samples", {"goal": "speed"}).headers["location"]
-        assert f'href="{page}">The sample is on its way' in opened.main("/portal/jobs")
 
 
 def test_samples_that_cannot_be_had_say_why_and_are_asked_for_again(

@@ -1,9 +1,6 @@
 """A new job by its full form: what the page shows while it is written down, and what is submitted."""
 
-import html
-import json
 import re
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.methods.two_ways import TWO_WAYS, two_ways
-from tests.portal.conftest import require_accessible
+from tests.methods.two_ways import two_ways
 
 __all__ = ["two_ways"]
 
@@ -37,26 +33,6 @@ def _csrf(page: str) -> str:
 def _post(client: httpx.Client, fields: dict[str, Any], **headers: str) -> httpx.Response:
     csrf = _csrf(client.get("/portal/new/full").text)
     return client.post("/portal/new/full", data={"csrf": csrf, **fields}, headers=headers)
-
-
-def _shown_fields(page: str) -> dict[str, Any]:
-    """Return what a browser would send of a page's fields."""
-    tags = re.findall(r"<(?:input|select|textarea|option)[^>]*>(?:[^<]*</textarea>)?", page)
-    fields: dict[str, Any] = {}
-    name = ""
-    for tag in tags:
-        found = {key: html.unescape(value) for key, value in re.findall(r'([a-z-]+)="([^"]*)"', tag)}
-        if tag.startswith("<option"):
-            value = found.get("value", "") if " selected" in tag else ""
-        else:
-            name = found.get("name", "")
-            value = tag.partition(">")[2].removesuffix("</textarea>") if tag.startswith("<textarea") else ""
-            value = html.unescape(value) or found.get("value", "")
-        is_off = found.get("type") in ("radio", "checkbox") and not re.search(r"\schecked", tag)
-        if not name or not value or is_off or name == "csrf":
-            continue
-        fields[name] = [*fields.get(name, []), value] if name == "filled" else value
-    return fields
 
 
 def _submitted(client: httpx.Client, live_api: httpx.Client, fields: dict[str, Any]) -> dict[str, Any]:
@@ -114,48 +90,6 @@ def test_a_filled_form_is_exactly_that_body(
     assert browserless.get("/portal/new/full?from=job_nothing").status_code == 404
 
 
-@pytest.mark.usefixtures("two_ways")
-def test_a_pattern_with_which_a_method_is_another_thing_swaps_its_parameters(
-    browserless: httpx.Client, live_api: httpx.Client, model: str, dataset: str
-) -> None:
-    fields = {
-        "model": model,
-        "method": TWO_WAYS,
-        "pattern": "structured",
-        "sparsity": "0.3",
-        "shown_for": TWO_WAYS,
-        "shown_pattern": "",
-        "parameters.first": "1",
-        "filled_for": "language-model",
-    }
-    looked = _post(browserless, fields | {"check": "1"}, **{"HX-Request-Type": "partial"}).text
-    assert "Parameters of Two ways with pattern structured" in looked and 'id="field-parameters.last"' in looked
-    assert 'name="shown_pattern" value="structured"' in looked and 'id="field-parameters.first"' not in looked
-    assert f'name="calibration.dataset" value="{dataset}"' in looked, "which it needs with this pattern alone"
-    shown = fields | {"shown_pattern": "structured", "calibration.dataset": dataset}
-    del shown["parameters.first"]
-    job = _submitted(browserless, live_api, shown | {"parameters.last": "false"})
-    assert (job["pattern"], job["parameters"]["last"]) == ("structured", False) and "first" not in job["parameters"]
-    again = browserless.get(f"/portal/new/full?from={job['id']}").text
-    assert 'id="field-parameters.last"' in again and 'id="field-parameters.first"' not in again
-    refused = _post(browserless, shown | {"parameters.first": "1"})
-    assert refused.status_code == 422 and "belongs to pattern &#39;unstructured&#39; or &#39;n:m&#39;" in refused.text
-
-
-def test_fields_that_nobody_touched_follow_the_method(browserless: httpx.Client, model: str, dataset: str) -> None:
-    partial = {"HX-Request-Type": "partial"}
-    shown = _shown_fields(browserless.get("/portal/new/full", params={"model": model}).text)
-    assert (shown["method"], shown["sparsity"], shown["calibration.dataset"]) == ("frontier", "0.5", dataset)
-    assert "recovery.method" not in shown
-    looked = _post(browserless, shown | {"method": "llm-pruner", "check": "1"}, **partial).text
-    followed = _shown_fields(looked)
-    assert (followed["sparsity"], followed["recovery.method"]) == ("0.2", "distill"), "as its own advice has it"
-    back = _shown_fields(_post(browserless, shown | followed | {"method": "magnitude", "check": "1"}).text)
-    assert back["sparsity"] == "0.5" and "recovery.method" not in back and "calibration.dataset" not in back
-    chosen = shown | {"method": "llm-pruner", "sparsity": "0.4", "check": "1"}
-    assert _shown_fields(_post(browserless, chosen).text)["sparsity"] == "0.4", "somebody's own is left alone"
-
-
 def test_a_fault_is_told_at_its_field_and_nothing_typed_is_lost(
     browserless: httpx.Client, live_api: httpx.Client, model: str, dataset: str
 ) -> None:
@@ -180,35 +114,9 @@ def test_a_fault_is_told_at_its_field_and_nothing_typed_is_lost(
     assert live_api.get("/v1/jobs").json()["data"] == []
 
 
-def test_the_commands_beside_the_form_make_the_same_job(
-    browserless: httpx.Client, live_api: httpx.Client, admin_key: str, model: str, dataset: str
-) -> None:
-    page = browserless.get("/portal/new/full", params={"model": model, "method": "sparsegpt", "pattern": "2:4"}).text
-    found = re.search(r'id="as-curl">(.*?)</pre>', page, re.DOTALL)
-    assert found is not None
-    command = found[1].replace("&#34;", '"').replace("&#39;", "'").replace("&amp;", "&")
-    environment = {"SECATEUR_API_KEY": admin_key, "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, check=True, timeout=60)
-    job = json.loads(done.stdout)
-    assert (job["status"], job["pattern"], job["sparsity"]) == ("queued", "2:4", 0.5)
-    assert job["calibration"]["dataset"] == dataset
-
-
-def test_a_viewer_may_look_and_not_submit(live_api: httpx.Client, viewer_key: str, model: str) -> None:
-    client = httpx.Client(base_url=live_api.base_url)
-    client.post("/portal/sign-in", data={"key": viewer_key})
-    page = client.get(f"/portal/new/full?model={model}").text
-    assert "Submit job" not in page
-    assert 'name="calibration.dataset" value="self"' in page, "without any text, what the model itself writes"
-    assert _post(client, {"model": model, "check": "1"}).status_code == 200
-    assert _post(client, {"model": model}).status_code == 403
-    client.close()
-
-
 def test_the_page_follows_what_is_chosen_and_submits_it(portal: Page, model: str, dataset: str) -> None:
     portal.clock.install()
     portal.goto("/portal/new/full")
-    require_accessible(portal)
     portal.get_by_label("Model", exact=True).fill(model)
     portal.clock.run_for(TYPED)
     expect(portal.locator("#model-found")).to_contain_text("LlamaForCausalLM")
@@ -232,7 +140,6 @@ def test_the_page_follows_what_is_chosen_and_submits_it(portal: Page, model: str
     portal.get_by_label("Dataset", exact=True).first.fill("nothing-of-this-name")
     portal.clock.run_for(TYPED)
     expect(portal.locator("[id='field-calibration.dataset-error']")).to_contain_text("there is no dataset")
-    require_accessible(portal)
     portal.get_by_label("Dataset", exact=True).first.fill(dataset)
     portal.clock.run_for(TYPED)
     expect(portal.locator("[id='field-calibration.dataset-error']")).to_have_count(0)
@@ -261,24 +168,3 @@ def test_without_scripts_check_shows_the_same_and_a_lost_session_loses_nothing(
     page.get_by_role("button", name="Submit job").click()
     page.wait_for_url("**/portal/jobs/job_*")
     context.close()
-
-
-def test_check_says_what_it_found_where_somebody_hears_it(portal: Page, model: str, dataset: str) -> None:
-    portal.goto(f"/portal/new/full?model={model}")
-    found, check = portal.locator("#found"), portal.get_by_role("button", name="Check")
-    expect(found).to_be_hidden()
-    check.focus()
-    portal.keyboard.press("Enter")
-    expect(found).to_contain_text(f"This job can run. Frontier fits {model}. It takes about")
-    expect(found).to_contain_text("of memory")
-    expect(found).to_be_focused()
-    require_accessible(portal)
-    _open(portal, "Data")
-    portal.get_by_label("Dataset", exact=True).first.fill("nothing-of-this-name")
-    expect(found).to_be_hidden()  # what a check found is not true of another job
-    check.press("Enter")
-    expect(found).to_have_text("Not yet a job that can run: 1 thing is to be changed, listed below.")
-    expect(found).to_be_focused()
-    portal.keyboard.press("Tab")
-    expect(portal.locator("#outlook a[data-field]")).to_be_focused()
-    assert portal.url.endswith(f"?model={model}"), "the page is the same one"

@@ -10,9 +10,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.portal.views.error_advice import ADVICE
-from core.database import transaction
 from core.service.jobs.gates import evaluate_gates, gates_report
-from core.service.jobs.queue import finish_cancelled
 from core.storage import Store, artifact_prefix
 from secateur_wire.job_body import Gates
 from secateur_wire.jobs import NEEDS_CHANGE
@@ -75,12 +73,6 @@ def test_figures_and_files_stay_on_the_page_through_a_cancelled_retry(somebody: 
     assert "The artifact comes from an attempt that missed a gate." in publishing and "despite_gates" in publishing
 
 
-def test_texts_without_figures_do_not_speak_of_any(somebody: Browserless, submitted: Running) -> None:
-    submitted.begin().fail("gate_missed", "not measured", metrics={}, report=REPORT)
-    shown = somebody.http.get(f"/portal/jobs/{submitted.id}").text
-    assert "These are only examples." in shown and "the figures above" not in shown
-
-
 def test_a_latency_that_is_below_its_limit_by_less_than_its_noise_is_unproven(
     somebody: Browserless, submitted: Running
 ) -> None:
@@ -91,18 +83,3 @@ def test_a_latency_that_is_below_its_limit_by_less_than_its_noise_is_unproven(
     shown = [re.sub(r"<[^>]*>", " ", row).split() for row in rows]
     assert ["latency", "ratio", "1.0", "0.9900", "±", "8", "%", "✗", "unproven"] in shown
     assert ["bytes", "50,000", "100,000", "✗", "missed"] in shown
-
-
-def test_the_stage_a_job_was_cancelled_in_is_not_ticked(
-    somebody: Browserless, submitted: Running, live_api: httpx.Client, sessions: sessionmaker[Session]
-) -> None:
-    submitted.begin()
-    for stage in ("open", "prune"):
-        submitted.stage(stage)
-    live_api.post(f"/v1/jobs/{submitted.id}/cancel").raise_for_status()
-    with transaction(sessions) as session:
-        assert finish_cancelled(session, submitted.id, 1, stages={"fetch": 1.0, "open": 2.0, "prune": 3.0})
-    shown = somebody.http.get(f"/portal/jobs/{submitted.id}").text.partition("<caption>Stages of attempt 1</caption>")[
-        2
-    ]
-    assert re.findall(r"<td>(.*?)</td>", shown)[:5] == ["✓ 1.0 s", "–", "✓ 2.0 s", "✕ stopped after 3.0 s", "–"]

@@ -14,7 +14,6 @@ from core.service.sources.folders import allowed_roots
 from core.settings import Settings
 from tests.model_folders import write_llama
 from tests.portal.browserless import Browserless
-from tests.portal.conftest import require_accessible
 
 PART = 4096
 
@@ -42,7 +41,6 @@ def fill(page: Page, folder: Path, name: str = "elm") -> None:
 def test_an_upload_that_is_cut_off_goes_on_after_a_reload(portal: Page, live_api: httpx.Client, folder: Path) -> None:
     portal.goto("/portal/models")
     expect(portal.get_by_text("No models yet")).to_be_visible()
-    require_accessible(portal)
     sent: list[int] = []
 
     def cut(route: Route) -> None:
@@ -56,14 +54,12 @@ def test_an_upload_that_is_cut_off_goes_on_after_a_reload(portal: Page, live_api
 
     portal.context.route("**/files/**", cut)
     fill(portal, folder)
-    require_accessible(portal)
     portal.get_by_role("button", name="Upload", exact=True).click()
     expect(portal.get_by_text("The service cannot be reached: trying again.")).to_be_visible()
     portal.get_by_role("button", name="Pause").click()
     expect(portal.get_by_text("Paused.")).to_be_visible()
     portal.reload()
     expect(portal.get_by_role("heading", name="Uploads that are not finished")).to_be_visible()
-    require_accessible(portal)
     portal.context.unroute("**/files/**")
     sent.clear()
     portal.context.on("request", lambda asked: sent.append(1) if "safetensors" in asked.url else None)
@@ -77,7 +73,6 @@ def test_an_upload_that_is_cut_off_goes_on_after_a_reload(portal: Page, live_api
         "href", "/portal/new?model=elm&method=wanda"
     )
     expect(portal.get_by_role("row", name="Optimal Brain Damage")).to_contain_text("no method for language models")
-    require_accessible(portal)
 
 
 def test_what_the_service_refuses_is_told_at_the_field_and_nothing_typed_is_lost(portal: Page, folder: Path) -> None:
@@ -88,13 +83,11 @@ def test_what_the_service_refuses_is_told_at_the_field_and_nothing_typed_is_lost
     expect(portal.get_by_role("alert")).to_contain_text("auto_map")
     expect(files).to_have_attribute("aria-invalid", "true")
     expect(portal.get_by_label("Name", exact=True)).to_have_value("elm")
-    require_accessible(portal)
     portal.goto("/portal/models")
     expect(portal.get_by_role("heading", name="Uploads that are not finished")).to_have_count(0)
     refused = portal.get_by_role("region", name="Uploads that were refused").get_by_role("row", name="elm")
     expect(refused).to_contain_text("auto_map")
     expect(refused).to_contain_text("upload the model once more")
-    require_accessible(portal)
     refused.get_by_text("Forget…").click()
     portal.get_by_role("button", name="Forget elm").click()
     expect(portal.get_by_role("heading", name="Uploads that were refused")).to_have_count(0)
@@ -105,43 +98,6 @@ def test_what_the_service_refuses_is_told_at_the_field_and_nothing_typed_is_lost
     portal.get_by_label("Name", exact=True).fill("elm")
     portal.get_by_role("button", name="Upload", exact=True).click()
     expect(portal.get_by_role("alert")).to_contain_text("can run code when opened")
-
-
-def test_a_folder_is_dropped_on_the_form(portal: Page, folder: Path) -> None:
-    portal.goto("/portal/models/add/upload")
-    area = portal.locator("#upload").bounding_box()
-    assert area is not None
-    drag = {
-        "x": area["x"] + 9,
-        "y": area["y"] + 9,
-        "data": {"items": [], "files": [str(folder)], "dragOperationsMask": 1},
-    }
-    devtools = portal.context.new_cdp_session(portal)
-    for what in ("dragEnter", "dragOver", "drop"):
-        devtools.send("Input.dispatchDragEvent", drag | {"type": what})
-    expect(portal.locator("#notices")).to_contain_text(f"{len(list(folder.iterdir()))} files are chosen.")
-    expect(portal.get_by_label("Name", exact=True)).to_have_value("elm")
-    portal.get_by_role("button", name="Upload", exact=True).click()
-    expect(portal.get_by_role("heading", name="elm")).to_be_visible()
-    expect(portal.get_by_text("uploaded by your team")).to_be_visible()
-
-
-def test_a_refused_upload_is_shown_until_one_of_its_name_is_accepted(portal: Page, folder: Path) -> None:
-    weights = folder / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(b"\xff" * len(whole))
-    fill(portal, folder)
-    portal.get_by_role("button", name="Upload", exact=True).click()
-    expect(portal.get_by_role("alert")).to_contain_text("upload the model once more")
-    portal.reload()
-    expect(portal.get_by_role("heading", name="Uploads that were refused")).to_be_visible()
-    expect(portal.get_by_role("heading", name="Uploads that are not finished")).to_have_count(0)
-    weights.write_bytes(whole)
-    fill(portal, folder)
-    portal.get_by_role("button", name="Upload", exact=True).click()
-    expect(portal.get_by_role("heading", name="elm")).to_be_visible()
-    portal.goto("/portal/models")
-    expect(portal.get_by_role("heading", name="Uploads that were refused")).to_have_count(0)
 
 
 def test_without_javascript_one_form_does_it_and_leaves_nothing_half_done(
@@ -177,7 +133,6 @@ def test_a_model_that_a_job_uses_is_not_deleted_and_the_button_says_why(
     portal.get_by_text("Delete…").click()
     portal.get_by_role("button", name="Delete tiny").click()
     expect(portal.get_by_role("alert")).to_contain_text(f"is needed by job '{job}', which is not over")
-    require_accessible(portal)
     live_api.post(f"/v1/jobs/{job}/cancel").raise_for_status()
     portal.get_by_role("button", name="Delete tiny").click()
     expect(portal.get_by_text("No models yet")).to_be_visible()
@@ -196,7 +151,6 @@ def test_admins_register_folders_of_the_server(
     shown = portal.get_by_role("main").get_by_role("listitem").get_by_role("code").all_inner_texts()
     assert shown == [str(each) for each in allowed_roots(settings)]
     expect(portal.get_by_text("secateur models add NAME PATH")).to_be_visible()
-    require_accessible(portal)
     portal.get_by_label("Folder").fill(str(folder))
     portal.get_by_label("Where it comes from").fill("<script>alert(1)</script>")
     portal.get_by_role("button", name="Register").click()
@@ -204,48 +158,3 @@ def test_admins_register_folders_of_the_server(
     expect(portal.get_by_text("<script>alert(1)</script>")).to_be_visible()
     with transaction(sessions) as session:
         assert session.query(ModelRow).one().path == str(folder)
-
-
-def test_viewers_see_no_buttons_they_cannot_use(
-    live_api: httpx.Client, viewer_key: str, member_key: str, other_team_key: str, model: str
-) -> None:
-    viewer, member = Browserless(live_api, viewer_key), Browserless(live_api, member_key)
-    for path in ("/portal/models", "/portal/datasets", f"/portal/models/{model}"):
-        to_viewer, to_member = viewer.main(path), member.main(path)
-        assert 'class="button' in to_member, path
-        for what in ("<button", 'class="button', "<summary"):
-            assert what not in to_viewer, (path, what)
-    assert viewer.http.get("/portal/models/add/upload").status_code == 403
-    assert member.http.get("/portal/models/add/register").status_code == 403
-    page = "/portal/jobs"
-    assert viewer.post(page, f"/portal/models/{model}/delete", {}).status_code == 403
-    assert viewer.post(page, "/portal/models/add/upload", {"name": "x"}, {"files": ("a", b"a")}).status_code == 403
-    assert member.post(page, "/portal/models/add/register", {"name": "x", "path": "/x"}).status_code == 403
-    stranger = Browserless(live_api, other_team_key)
-    assert stranger.http.get(f"/portal/models/{model}").status_code == 404
-    assert stranger.post(page, f"/portal/models/{model}/delete", {}).status_code == 404
-    for each in (viewer, member, stranger):
-        each.close()
-
-
-def test_the_script_is_answered_with_problem_documents(live_api: httpx.Client, admin_key: str) -> None:
-    browser = Browserless(live_api, admin_key)
-    asked = {"Accept": "application/json", "X-CSRF-Token": browser.token("/portal/models/add/upload")}
-    body = {"kind": "dataset", "name": "few", "files": [{"path": "few.txt", "bytes": 9, "sha256": "0" * 64}]}
-    refused = browser.http.post("/portal/uploads", json=body, headers={"Accept": "application/json"})
-    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
-    refused = browser.http.post("/portal/uploads", json=body | {"source": "a\0b"}, headers=asked)
-    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
-    upload = browser.http.post("/portal/uploads", json=body, headers=asked).json()["id"]
-    address = f"/portal/uploads/{upload}/files/few.txt"
-    part = {"content": b"words", "headers": asked | {"Content-Type": "application/octet-stream"}}
-    assert browser.http.put(address, params={"offset": 0}, **part).json()["received"] == 5
-    refused = browser.http.put(address, params={"offset": 0}, **part)
-    assert (refused.status_code, refused.json()["received"]) == (409, 5)
-    part["content"] = b"more"
-    assert browser.http.put(address, params={"offset": 5}, **part).status_code == 200
-    refused = browser.http.post(f"/portal/uploads/{upload}/complete", headers=asked)
-    assert (refused.status_code, refused.json()["param"]) == (422, "files") and "SHA-256" in refused.text
-    assert [each["id"] for each in live_api.get("/v1/uploads?kind=dataset&status=open").json()["data"]] == [upload]
-    assert live_api.get("/v1/uploads?kind=model").json()["data"] == []
-    browser.close()

@@ -9,13 +9,9 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
-from sqlalchemy import func, update
-from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import transaction
-from core.service.jobs.tables import JobRow
 from tests.portal.browserless import Browserless
-from tests.portal.conftest import DESKTOP, require_accessible
+from tests.portal.conftest import DESKTOP
 
 ASKED = 200
 """Milliseconds of a page's own clock after an answer, before the page asks what it comes to."""
@@ -52,7 +48,6 @@ def test_three_answers_on_one_screen_become_a_job(
     expect(portal.locator(".model-choice")).to_contain_text("LlamaForCausalLM")
     expect(portal.locator(".sentence")).to_contain_text(dataset)
     assert portal.evaluate(_FITS), "all of it is on one screen"
-    require_accessible(portal)
     portal.get_by_role("radio", name="Sparse for a runtime of mine").check()
     portal.clock.run_for(ASKED)
     expect(portal.locator(".sentence")).to_contain_text("prunable weights")
@@ -65,7 +60,6 @@ def test_three_answers_on_one_screen_become_a_job(
     expect(portal.locator(".sentence")).to_contain_text(f"{chosen:.0%}".replace("%", " %"))
     expect(slider).to_be_focused()
     assert portal.evaluate(_FITS), "all of it is on one screen"
-    require_accessible(portal)
     search = portal.get_by_role("searchbox")
     submit = portal.get_by_role("button", name="Prune it")
     search.fill("nothing-like-it")
@@ -73,7 +67,6 @@ def test_three_answers_on_one_screen_become_a_job(
     portal.clock.run_for(ASKED)
     expect(portal.get_by_text("No model of your team has that name.")).to_be_visible()
     expect(submit).to_be_disabled()
-    require_accessible(portal)
     search.fill("")
     portal.clock.run_for(ASKED)
     expect(submit).to_be_enabled()
@@ -120,7 +113,6 @@ def test_an_expired_session_says_so_and_leads_back_to_the_same_answers(
     portal.get_by_role("button", name="Prune it").click()
     expect(portal.get_by_text("Your session has expired")).to_be_visible()
     expect(portal.get_by_text("What you sent was not done.")).to_be_visible()
-    require_accessible(portal)
     portal.get_by_label("API key").fill(admin_key)
     portal.keyboard.press("Enter")
     expect(portal).to_have_url(re.compile(r"/portal/new\?"))
@@ -128,39 +120,3 @@ def test_an_expired_session_says_so_and_leads_back_to_the_same_answers(
     expect(portal.get_by_role("slider", name="Remove")).to_have_value("0.3")
     portal.get_by_role("button", name="Prune it").click()
     assert _submitted(portal, live_api)["sparsity"] == 0.3
-
-
-def test_models_are_searched_for_and_others_named(somebody: Browserless, live_api: httpx.Client, model: str) -> None:
-    assert f'value="{model}"' in somebody.main(f"/portal/new?search={model[:3]}")
-    nothing = somebody.main("/portal/new?search=nothing-like-it")
-    assert "No model of your team has that name" in nothing and f'value="{model}"' not in nothing
-    assert 'value="org/name"' in somebody.main("/portal/new?search=org/name")
-    unknown = somebody.main("/portal/new?model=nothing-like-it")
-    assert "there is no model &#39;nothing-like-it&#39;" in unknown and "Prune it" not in unknown
-    for name in ("nothing-like-it", "job:job_none"):
-        page = somebody.main(f"/portal/new?model={name}")
-        assert f'value="{model}"' in page and f'value="{name}"' not in page, "it is no choice"
-    method = somebody.main("/portal/jobs?method=nothing-like-it")
-    assert '<option value="nothing-like-it" selected>nothing-like-it (unknown)' in method
-    share = somebody.main(f"/portal/new?model={model}&amount=many")
-    assert "no share: give one above 0 and below 1" in share
-    moved = somebody.http.get(f"/portal/new?model={model}&method=wanda")
-    assert (moved.status_code, moved.headers["location"]) == (303, f"/portal/new/full?model={model}&method=wanda")
-
-
-def test_what_removes_nothing_asks_for_no_amount(somebody: Browserless, live_api: httpx.Client, model: str) -> None:
-    page = somebody.main(f"/portal/new?model={model}&for=sensitivity")
-    assert "Nothing to choose" in page and 'type="range"' not in page
-    assert "method=sensitivity" in _submit_address(page) and "Measure it" in page
-
-
-def test_what_a_job_made_is_offered_with_its_size(
-    somebody: Browserless, live_api: httpx.Client, sessions: sessionmaker[Session], job_body: dict[str, Any]
-) -> None:
-    job = live_api.post("/v1/jobs", json=job_body).raise_for_status().json()["id"]
-    metrics = {"parameters": {"dense": 20_000, "nonzero": 11_500}, "bytes": {"dense": 4096, "artifact": 2048}}
-    with transaction(sessions) as session:
-        values = {"status": "succeeded", "metrics": metrics, "finished_at": func.clock_timestamp()}
-        session.execute(update(JobRow).where(JobRow.id == job).values(**values))
-    page = somebody.main("/portal/new?search=pruned")
-    assert f'value="job:{job}"' in page and "11.5 k parameters not zero, 2.0 kB" in page

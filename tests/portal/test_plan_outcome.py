@@ -62,39 +62,6 @@ def test_what_is_not_known_is_said_and_no_figure_of_it_is_shown() -> None:
     assert estimates_from(both) == "Estimates, not promises, by your team's own jobs and what is counted or computed."
 
 
-def test_quality_is_said_as_a_range_where_its_ends_have_different_words() -> None:
-    surely, perhaps = (plan(figures={"perplexity_ratio": each}) for each in (figure(1.0), figure(1.3, 1.01, 30)))
-    assert expected_quality(surely) is not None and " to " not in str(expected_quality(surely))
-    assert " to " in str(expected_quality(perhaps))
-
-
-@pytest.mark.parametrize(
-    "without",
-    [
-        plan(None, points=points({0.5: figure(2)})),
-        plan(0.5),
-        plan(0.5, points=points({0.5: figure(2)})),
-    ],
-    ids=["no amount", "no points", "one amount"],
-)
-def test_there_is_no_axis_where_there_is_nothing_to_choose(without: Plan) -> None:
-    assert outcome_axis(without) is None
-
-
-def test_rows_below_the_axis_are_those_that_differ_from_amount_to_amount() -> None:
-    unequal = points({0.2: figure(1.1), 0.4: figure(1.3), 0.6: None}, bytes_ratio=figure(1), seconds=figure(60))
-    unequal[2]["figures"] = {"seconds": figure(600)}
-    axis = outcome_axis(plan(0.4, points=unequal))
-    assert axis is not None and axis.rows == ("Perplexity", "Job takes")
-    assert [tick.cells for tick in axis.ticks] == [("× 1.10", "60 s"), ("× 1.30", "60 s"), ("?", "10 min")]
-    assert axis.marker == 50 and (axis.low, axis.high) == (0.2, 0.6)
-
-
-def test_without_a_known_quality_there_is_no_curve() -> None:
-    axis = outcome_axis(plan(0.5, points=points({0.2: None, 0.6: None}, seconds=figure(60))))
-    assert axis is not None and (axis.band, axis.line, axis.limits) == ("", "", ())
-
-
 def corners(text: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, _, y in (each.partition(",") for each in text.split())]
 

@@ -21,7 +21,7 @@ from bench.parts import free_port
 from core.settings import Settings
 from core.storage import Store
 from tests.api.ended_job import succeeded_job
-from tests.api.uploading import announced, send, send_rest, start
+from tests.api.uploading import announced, send_rest, start
 from tests.conftest import bearer, settings_for
 from tests.databases import fresh_database
 from tests.model_folders import write_llama
@@ -240,23 +240,3 @@ def test_only_nginx_is_believed_and_it_believes_no_client(outside: Outside) -> N
             answer = client.post("/portal/sign-in", data={"key": outside.key}, headers={"Origin": origin})
             assert answer.status_code == status, origin
             assert status != 303 or "Secure" in answer.headers["Set-Cookie"]
-
-
-@pytest.mark.nightly
-def test_two_gibibytes_go_up_through_it(outside: Outside) -> None:
-    piece = (b"a line of text that says nothing new at all\n" * 2**15)[: 2**20 - 1] + b"\n"
-    pieces = 2 * 2**10
-    digest = hashlib.sha256()
-    for _ in range(pieces):
-        digest.update(piece)
-    size = pieces * len(piece)
-    file = {"path": "large.txt", "bytes": size, "sha256": digest.hexdigest()}
-    with outside.client() as client:
-        upload = start(client, {"kind": "dataset", "name": "large", "format": "text", "files": [file]})
-        step = upload["part_bytes"]
-        for offset in range(0, size, step):
-            content = (piece * (step // len(piece) + 2))[offset % len(piece) :][: min(step, size - offset)]
-            sent = send(client, upload["id"], "large.txt", offset, content)
-            assert sent.status_code == 200, sent.text
-        done = client.post(f"/v1/uploads/{upload['id']}/complete")
-        assert done.is_success, done.text

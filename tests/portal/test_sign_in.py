@@ -10,13 +10,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.teams.tables import ApiKeyRow, PortalSessionRow
-from tests.portal.conftest import require_accessible, sign_in
+from tests.portal.conftest import sign_in
 
 
 def test_a_key_opens_the_portal_where_one_wanted_to_go(visitor: Page, admin_key: str) -> None:
     visitor.goto("/portal/jobs?status=failed")
     expect(visitor.get_by_role("heading", name="Sign in to Secateur")).to_be_visible()
-    require_accessible(visitor)
     visitor.get_by_label("API key").fill("sct_nonsense")
     visitor.get_by_role("button", name="Sign in").click()
     expect(visitor.get_by_text("this is not an API key of Secateur")).to_be_visible()

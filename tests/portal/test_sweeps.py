@@ -1,16 +1,12 @@
 """Sweeps in the portal: listed, started, followed, cancelled."""
 
-from typing import Any
-
-import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
 from api.portal.routes.sweeps import field_of, read_sweep
 from api.portal.session import Form
 from secateur_wire.errors import InvalidRequest
-from tests.portal.browserless import Browserless
-from tests.portal.conftest import POLLED_WITHIN, require_accessible
+from tests.portal.conftest import POLLED_WITHIN
 from tests.sweeps.conftest import Sweeps, grid_body, search_body, sweeps  # noqa: F401
 
 DEEP = "[" * 4000 + "]" * 4000
@@ -25,7 +21,6 @@ def test_a_sweep_is_started_followed_and_read(
 ) -> None:
     portal.goto("/portal/sweeps")
     expect(portal.get_by_text("No sweeps yet")).to_be_visible()
-    require_accessible(portal)
     portal.get_by_role("link", name="Start a first sweep").click()
     portal.get_by_label("Name").fill("how far tiny goes")
     portal.get_by_role("combobox", name="Model").fill(model)
@@ -34,7 +29,6 @@ def test_a_sweep_is_started_followed_and_read(
     portal.get_by_label("Datasets").fill(dataset)
     portal.get_by_label("Samples of each").fill("4")
     portal.get_by_label("Sequence length").fill("32")
-    require_accessible(portal)
     portal.get_by_role("button", name="Start the sweep").click()
     expect(portal.get_by_role("alert")).to_contain_text("1 of 2 points cannot be run: (method=magnitude, sparsity=1.5)")
     portal.get_by_label("Sparsities").fill("0.3, 0.5")
@@ -57,47 +51,6 @@ def test_a_sweep_is_started_followed_and_read(
     assert len(download.value.path().read_text().splitlines()) == 4, "two points, and the dense model"
     portal.goto("/portal/sweeps")
     expect(portal.get_by_role("row", name="how far tiny goes")).to_contain_text("2 of 2")
-    require_accessible(portal)
-
-
-def test_a_search_says_what_it_found_and_is_cancelled_and_resumed(
-    portal: Page,
-    live_api: httpx.Client,
-    sweeps: Sweeps,  # noqa: F811
-    search_body: dict[str, Any],  # noqa: F811
-    viewer_key: str,
-) -> None:
-    search_body["search"]["subject_to"]["max_bytes"] = 1_000_000_000
-    sweep_id = live_api.post("/v1/sweeps", json=search_body).raise_for_status().json()["id"]
-    portal.goto(f"/portal/sweeps/{sweep_id}")
-    expect(portal.get_by_text("Looking for: fewest parameters, with")).to_contain_text(
-        "with perplexity, pruned / dense, at most: 1.60; bytes of weights, at most: "
-    )
-    portal.get_by_text("Cancel…", exact=True).click()
-    portal.get_by_role("button", name="Cancel the sweep").click()
-    expect(portal.get_by_text("12 not run.")).to_be_visible()
-    viewer = Browserless(live_api, viewer_key)
-    shown = viewer.main(f"/portal/sweeps/{sweep_id}")
-    assert "12 not run." in shown and "Resume" not in shown
-    viewer.close()
-    portal.get_by_role("button", name="Resume").click()
-    expect(portal.get_by_text("12 to come.")).to_be_visible()
-    sweeps.finish(sweep_id)
-    portal.reload()
-    expect(portal.get_by_text("is the cheapest that keeps the limits")).to_be_visible()
-    require_accessible(portal)
-    found = sweeps.results(sweep_id).search
-    assert found is not None
-    expect(portal.get_by_role("link", name="To the artifact's job")).to_have_attribute(
-        "href", f"/portal/jobs/{found.job}"
-    )
-
-
-@pytest.mark.parametrize("path", ["/portal/sweeps/swp_none", "/portal/sweeps/swp_none/trade-off.png"])
-def test_there_is_no_page_of_what_is_not_there(live_api: httpx.Client, admin_key: str, path: str) -> None:
-    admin = Browserless(live_api, admin_key)
-    assert admin.http.get(path).status_code == 404
-    admin.close()
 
 
 def test_the_form_means_a_body_and_what_cannot_be_read_stays_text_or_is_refused() -> None:
@@ -141,9 +94,3 @@ def test_the_form_means_a_body_and_what_cannot_be_read_stays_text_or_is_refused(
         assert field_of(refused.value.param) == "varied"
     deep = read_sweep(Form(grid | {"evaluation.samples": [DEEP]}))
     assert deep["job"]["evaluation"]["samples"] == DEEP
-
-
-def test_a_fault_of_the_body_is_shown_at_the_field_that_says_it() -> None:
-    told = {"search.methods": "method", "grid": "method", "search.subject_to.max_bytes_ratio": "max_bytes_ratio"}
-    assert {param: field_of(param) for param in told} == told
-    assert field_of("job.model") == "model" and field_of(None) is None

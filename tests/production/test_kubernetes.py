@@ -1,6 +1,5 @@
 """The manifests of deploy/kubernetes: valid, safe, and of one piece with images, settings and docker-compose.yml."""
 
-import copy
 import json
 import re
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.settings import Settings
 from tests.production.files import ROOT, compose
-from tests.production.manifests import BASE, EXAMPLE, FOLDER, Manifest, containers, of_kind, pods, rendered, settings
+from tests.production.manifests import BASE, EXAMPLE, Manifest, containers, of_kind, pods, rendered, settings
 
 OWN_SCHEMAS = {"ScaledObject": json.loads((Path(__file__).parent / "schemas" / "scaledobject.json").read_text())}
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
@@ -44,24 +43,6 @@ def check(resource: Manifest) -> None:
 def test_every_resource_is_valid_by_the_published_schemas(folder: str) -> None:
     for resource in rendered(folder):
         check(resource)
-
-
-def test_the_schemas_would_tell() -> None:
-    for kind, name, spoil in (
-        ("Deployment", "api", {"replica": 2}),
-        ("NetworkPolicy", "api", {"policyTypes": "Egress"}),
-        ("PodDisruptionBudget", "api", {"selector": []}),
-        ("Job", "prepare", {"backoffLimit": "many"}),
-    ):
-        wrong = copy.deepcopy(of_kind(BASE, kind)[name])
-        wrong["spec"] |= spoil
-        with pytest.raises(kubernetes_validate.ValidationError):
-            check(wrong)
-    for spoil in ({"maxReplicas": 3}, {"triggers": []}, {"cooldownPeriod": "600"}, {"scaleTargetRef": {}}):
-        wrong = copy.deepcopy(of_kind(BASE, "ScaledObject")["worker-cpu"])
-        wrong["spec"] |= spoil
-        with pytest.raises(jsonschema.ValidationError):
-            check(wrong)
 
 
 @both
@@ -99,20 +80,6 @@ def test_nothing_is_referred_to_that_is_not_there(folder: str) -> None:
 
 def matching(folder: str, labels: dict[str, str]) -> Iterator[Manifest]:
     return (pod for _, pod in pods(folder) if labels.items() <= pod["metadata"]["labels"].items())
-
-
-@both
-def test_every_deployment_selects_its_own_pods_alone_and_may_be_disrupted_by_one(folder: str) -> None:
-    for name, deployment in of_kind(folder, "Deployment").items():
-        labels = deployment["spec"]["selector"]["matchLabels"]
-        assert [pod["metadata"]["labels"].items() >= labels.items() for _, pod in pods(folder)].count(True) == 1, name
-    guarded = {
-        tuple(sorted(budget["spec"]["selector"]["matchLabels"].items()))
-        for budget in of_kind(folder, "PodDisruptionBudget").values()
-    }
-    for name, deployment in of_kind(folder, "Deployment").items():
-        is_guarded = tuple(sorted(deployment["spec"]["selector"]["matchLabels"].items())) in guarded
-        assert is_guarded == (name != "redis"), name
 
 
 @both
@@ -209,33 +176,6 @@ def test_everything_waits_for_the_schema_but_what_makes_it(folder: str) -> None:
 
 
 @both
-def test_pods_are_given_the_time_they_need_to_end(folder: str) -> None:
-    drain = int(settings(folder)["SECATEUR_DRAIN_SECONDS"])
-    for name, each in containers(folder).items():
-        if name.startswith("worker-"):
-            assert each.pod["spec"]["terminationGracePeriodSeconds"] >= drain + 10 + 60, "and to store"
-    api = containers(folder)["api"]
-    waits = api.said["lifecycle"]["preStop"]["sleep"]["seconds"]
-    graceful = int(api.command[api.command.index("--timeout-graceful-shutdown") + 1])
-    assert api.pod["spec"]["terminationGracePeriodSeconds"] > waits + graceful
-
-
-@both
-def test_each_listed_queue_has_its_workers_and_each_of_them_a_device(folder: str) -> None:
-    listed = settings(folder)["SECATEUR_QUEUES"].split(",")
-    workers = {name: each for name, each in containers(folder).items() if name.startswith("worker-")}
-    assert workers.keys() == {f"worker-{queue}" for queue in listed}
-    for name, each in workers.items():
-        seen = each.environment(settings(folder), {})
-        assert seen["SECATEUR_WORKER_QUEUE"] == name.removeprefix("worker-") == each.pod["metadata"]["labels"][QUEUE]
-        if seen.get("SECATEUR_DEVICE") == "cpu":
-            assert "nvidia.com/gpu" not in each.said["resources"]["limits"]
-            assert seen["NVIDIA_VISIBLE_DEVICES"] == "void", "it would see every GPU of its node"
-        else:
-            assert each.said["resources"]["limits"]["nvidia.com/gpu"] == 1
-
-
-@both
 def test_workers_are_scaled_by_a_metric_there_is_and_none_at_work_is_taken_away(
     folder: str, api_client: TestClient
 ) -> None:
@@ -287,10 +227,3 @@ def test_nobody_reaches_or_is_reached_but_as_is_said(folder: str) -> None:
     assert outside["api"] == outside["dispatcher"] == outside["worker"] == {5432, "redis", 443}
     for name, ports in (("api", {"http", "metrics"}), ("redis", {"redis"})):
         assert {port["port"] for rule in policies[name]["spec"]["ingress"] for port in rule["ports"]} == ports
-
-
-def test_every_file_is_part_of_an_installation() -> None:
-    named = "".join(file.read_text() for file in FOLDER.rglob("kustomization.yaml"))
-    for file in FOLDER.rglob("*"):
-        if file.is_file() and file.name != "kustomization.yaml":
-            assert file.name in named, file

@@ -6,8 +6,7 @@ import subprocess
 import yaml
 from fastapi.testclient import TestClient
 
-from tests.forked_processes import warm_python
-from tests.production.files import ROOT, compose
+from tests.production.files import ROOT
 from tests.production.programs import needed
 from tests.production.settings_table import PAGE as SETTINGS
 from tests.production.settings_table import settings_table
@@ -41,23 +40,6 @@ def test_every_metric_that_is_named_is_there(api_client: TestClient) -> None:
     assert undocumented <= named | {f"{name}_total" for name in named} | {n.removesuffix("_total") for n in named}
 
 
-def test_commands_and_services_that_are_named_exist() -> None:
-    page = text()
-    for module in set(re.findall(r"python -m ((?:worker|bench|tests)[\w.]*)", page)):
-        path = ROOT / module.replace(".", "/")
-        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
-    services = set(compose()["services"])
-    for verb, rest in re.findall(r"docker compose (?:--profile \w+ )?(exec|stop|up|run|logs)\b([^\n`|<#]*)", page):
-        words = [word for word in rest.split() if not word.startswith("-")]
-        named = words[:1] if verb in ("exec", "run") else words
-        assert set(named) <= services, rest
-    for subcommand in set(re.findall(r"secateur (serve|stop|keys|teams|samples) ?", page)):
-        told = subprocess.run(
-            [*warm_python(), "-c", "from secateur.cli import main; main()", subcommand, "--help"], capture_output=True
-        )
-        assert told.returncode == 0, subcommand
-
-
 def test_alert_rules_name_metrics_and_routes_that_there_are(api_client: TestClient) -> None:
     types = re.findall(r"^# TYPE (\S+) (\w+)$", api_client.get("/metrics").text, re.MULTILINE)
     samples = {name + suffix for name, kind in types for suffix in _SUFFIXES.get(kind, ("",))}
@@ -77,20 +59,6 @@ def test_the_alert_rules_hold_what_their_tests_say() -> None:
     for command in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")):
         tried = subprocess.run([program, *command], cwd=ALERTS.parent, capture_output=True, text=True)
         assert tried.returncode == 0, tried.stdout + tried.stderr
-
-
-def test_every_alert_is_explained_and_tried() -> None:
-    alerts = {rule["alert"] for rule in _rules()}
-    assert all({"alert", "expr", "for", "annotations"} <= rule.keys() for rule in _rules())
-    assert set(re.findall(r"^\| `(Secateur\w+)` \|", text(), re.MULTILINE)) == alerts
-    assert set(re.findall(r"`(Secateur[A-Z]\w+)`", text())) == alerts
-    tried = [
-        test
-        for each in yaml.safe_load((ALERTS.parent / "alerts_test.yml").read_text())["tests"]
-        for test in each["alert_rule_test"]
-    ]
-    for comes in (True, False):
-        assert {test["alertname"] for test in tried if bool(test["exp_alerts"]) == comes} == alerts
 
 
 def _rules() -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core import database
@@ -41,15 +41,3 @@ def test_an_older_schema_is_waited_for_and_a_newer_one_is_not(
         assert has_schema(settings)
     finally:
         set_version(sessions, had)
-
-
-def test_a_database_without_a_schema_or_that_is_away_is_waited_for(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    empty = make_url(settings.database_url or "").set(database="postgres").render_as_string(False)
-    assert not has_schema(settings.model_copy(update={"database_url": empty}))
-    away = settings.model_copy(update={"database_url": "postgresql+psycopg://nobody@127.0.0.1:1/nothing"})
-    answers = iter([away, settings])
-    monkeypatch.setattr(prepare, "LOOK_SECONDS", 0)
-    monkeypatch.setattr(prepare, "has_schema", lambda _: has_schema(next(answers)))
-    prepare.wait(settings)

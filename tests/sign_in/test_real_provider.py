@@ -1,7 +1,6 @@
 """A real provider (npm `oidc-provider`): sign-in, renewal, several teams, and every way to sign out."""
 
 import re
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 from sqlalchemy import select, update
@@ -36,37 +35,6 @@ def test_a_person_signs_in_and_the_audit_trail_names_her(
     assert entry["actor_name"] == "Ada Lovelace"
 
 
-def test_the_provider_refuses_a_code_that_was_used_already_and_the_answer_counts_once(real: RealSignIn) -> None:
-    real.set_claims("ada", groups=["research"])
-    with real.portal.visitor() as browser:
-        begun = browser.get("/portal/sign-in/oidc")
-        kept = dict(browser.cookies)
-        asked = follow(browser, begun)
-        answer = browser.post(form_address(asked), data={"prompt": "login", "login": "ada", "password": "any"})
-        while answer.next_request is not None and answer.next_request.url.path != CALLBACK:
-            answer = browser.send(answer.next_request)
-        assert answer.next_request is not None
-        callback = str(answer.next_request.url)
-        assert parse_qs(urlsplit(callback).query)["iss"] == [real.issuer]
-        assert browser.get(callback).status_code == 303
-        assert "was completed already" in refusal(browser.get(callback))
-    with real.portal.visitor() as thief:  # who has even the cookie
-        for name, value in kept.items():
-            thief.cookies.set(name, value)
-        assert "used already" in refusal(thief.get(callback))
-
-
-def test_an_account_whose_claims_name_no_team_is_refused_and_another_can_be_chosen(real: RealSignIn) -> None:
-    real.set_claims("eve", groups=["strangers"])
-    with real.portal.visitor() as browser:
-        refused = real.sign_in(browser, "eve")
-        assert refusal(refused) == "your account belongs to no team here: ask your operator."
-        assert browser.get("/portal/jobs").status_code == 303
-        assert "belongs to no team" in refusal(follow(browser, browser.get("/portal/sign-in/oidc")))
-        asked = follow(browser, browser.get("/portal/sign-in/oidc?again=1"))
-        assert "interaction" in str(asked.url), "the provider did not ask for another account"
-
-
 def test_a_session_that_is_over_is_renewed_silently_with_the_claims_of_now(
     real: RealSignIn, sessions: sessionmaker[Session]
 ) -> None:
@@ -87,47 +55,6 @@ def test_a_session_that_is_over_is_renewed_silently_with_the_claims_of_now(
         browser.cookies.delete("_session")  # the provider's own: it knows nobody now
         asked = follow(browser, browser.get("/portal/team"))
         assert asked.status_code == 200 and "Your session has expired" in asked.text and asked.url.path == CALLBACK
-
-
-def test_a_person_of_several_teams_switches_and_the_choice_is_kept(
-    real: RealSignIn, sessions: sessionmaker[Session]
-) -> None:
-    real.set_claims("ada", name="Ada", groups=["visitors", "forest"])
-    with real.portal.visitor() as browser:
-        page = real.sign_in(browser, "ada")
-        assert "foresters<" in page.text and "Ada (member)" in page.text and "Switch to gardeners" in page.text
-        team = re.search(r'name="team" value="([^"]+)"', page.text)
-        csrf = re.search(r'name="csrf" value="([^"]+)"', page.text)
-        assert team is not None and csrf is not None
-        assert browser.post("/portal/session/team", data={"csrf": csrf[1], "team": "team_x"}).status_code == 404
-        assert browser.post("/portal/session/team", data={"csrf": csrf[1], "team": team[1]}).status_code == 303
-        assert "Ada (viewer)" in browser.get("/portal/jobs").text
-        assert browser.get("/portal/workers").status_code == 403
-        _let_sessions_end(sessions)
-        assert "Ada (viewer)" in follow(browser, browser.get("/portal/jobs")).text
-        real.set_claims("ada", name="Ada", groups=["forest"])
-        with real.portal.visitor() as other:
-            assert "Ada (member)" in real.sign_in(other, "ada").text
-        assert browser.get("/portal/jobs").status_code == 303, "a session of a team that the person left goes on"
-
-
-def test_signing_out_leads_to_the_provider_and_back(real: RealSignIn) -> None:
-    real.set_claims("ada", groups=["research"])
-    with real.portal.visitor() as browser:
-        page = real.sign_in(browser, "ada")
-        csrf = re.search(r'name="csrf" value="([^"]+)"', page.text)
-        assert csrf is not None
-        left = browser.post("/portal/sign-out", data={"csrf": csrf[1]})
-        assert left.status_code == 200 and "You are signed out of Secateur" in left.text
-        assert browser.get("/portal/jobs").headers["location"].startswith("/portal/sign-in?")
-        onward = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', left.text)
-        assert onward is not None
-        asked = browser.get(onward[1].replace("&amp;", "&"))
-        xsrf = re.search(r'name="xsrf" value="([^"]+)"', asked.text)
-        assert xsrf is not None, asked.text
-        back = follow(browser, browser.post(form_address(asked), data={"xsrf": xsrf[1], "logout": "yes"}))
-        assert back.status_code == 200 and back.url.path == "/portal/sign-in"
-        assert "interaction" in str(follow(browser, browser.get("/portal/sign-in/oidc")).url), "still signed in there"
 
 
 def test_a_logout_at_the_provider_ends_the_sessions_here(real: RealSignIn, sessions: sessionmaker[Session]) -> None:

@@ -10,7 +10,6 @@ import httpx
 import pytest
 from joserfc.jwk import RSAKey
 
-from core.service.teams.openid.issuer import FAILURE_SECONDS
 from core.service.teams.openid.tokens import KEYS_SECONDS, REREAD_SECONDS, SigningKeys
 from secateur_wire.errors import Unauthenticated
 from tests.sign_in.conftest import CALLBACK, Begun, PlayedSignIn, StartPortal, refusal
@@ -82,12 +81,6 @@ def test_claims_that_are_wrong_are_named(played: PlayedSignIn, changes: dict[str
         assert "secateur_session" not in begun.browser.cookies
 
 
-def test_clocks_may_differ_by_less_than_a_minute(played: PlayedSignIn) -> None:
-    now = int(time.time())
-    with played.begun() as begun:
-        assert answer(played, begun, iat=now + 30, exp=now - 30).status_code == 303
-
-
 def test_signatures_that_prove_nothing_are_refused(played: PlayedSignIn) -> None:
     provider = played.provider
     with played.begun() as begun:
@@ -132,24 +125,6 @@ def test_answers_of_another_sign_in_or_provider_are_refused(played: PlayedSignIn
     assert played.provider.token_requests == [], "a code was redeemed"
 
 
-def test_a_provider_that_names_itself_in_answers_must_do_so(played: PlayedSignIn) -> None:
-    played.provider.description = {"authorization_response_iss_parameter_supported": True}
-    with played.begun() as begun:
-        assert "comes from another provider" in refusal(answer(played, begun))
-
-
-def test_what_the_provider_refuses_is_shown_as_text(played: PlayedSignIn) -> None:
-    with played.begun() as begun:
-        parameters = {"state": begun.asked["state"], "error": "access_denied", "error_description": "<b>no</b>"}
-        page = begun.browser.get(CALLBACK, params=parameters)
-        assert refusal(page) == "the provider refused the sign-in (access_denied: <b>no</b>)."
-        assert "<b>no</b>" not in page.text
-    for status, error, reason in ((400, "invalid_grant", "used already"), (401, "invalid_client", "(invalid_client)")):
-        played.provider.token_error = status, {"error": error}
-        with played.begun() as begun:
-            assert reason in refusal(begun.come_back())
-
-
 def test_claims_that_the_token_lacks_are_those_of_the_user_information_of_the_same_account(
     played: PlayedSignIn,
 ) -> None:
@@ -185,23 +160,6 @@ def test_a_provider_that_is_away_or_another_than_the_settings_say_is_named(
         assert "calls itself 'https://elsewhere.example'" in refusal(browser.get("/portal/sign-in/oidc"))
 
 
-def test_without_a_provider_there_is_no_such_sign_in(start_portal: StartPortal) -> None:
-    with start_portal().visitor() as browser:
-        assert browser.get("/portal/sign-in/oidc").status_code == 404
-        assert "your account" not in browser.get("/portal/sign-in").text
-
-
-def test_the_form_for_keys_can_be_hidden_and_still_takes_one(
-    start_portal: StartPortal, stand_in: StandIn, admin_key: str
-) -> None:
-    portal = start_portal(oidc_issuer=stand_in.issuer, oidc_client_id=CLIENT, oidc_hides_keys=True)
-    with portal.visitor() as browser:
-        assert "API key" not in browser.get("/portal/sign-in").text
-        assert "API key" in browser.get("/portal/sign-in?with=key").text
-        assert browser.post("/portal/sign-in", data={"key": admin_key}).status_code == 303
-        assert browser.get("/portal/jobs").status_code == 200
-
-
 def test_keys_are_read_anew_for_an_unknown_one_once_a_minute_and_every_hour() -> None:
     clock, published = [0.0], [[SAME_ID], [SAME_ID, OTHER_KEY], [OTHER_KEY]]
     reads: list[list[RSAKey]] = []
@@ -224,30 +182,6 @@ def test_keys_are_read_anew_for_an_unknown_one_once_a_minute_and_every_hour() ->
     with pytest.raises(Unauthenticated):
         keys.find("first", "RS256")
     assert len(reads) == 3
-
-
-def test_an_issuer_that_is_away_is_not_asked_again_at_once() -> None:
-    clock, asked = [0.0], []
-
-    def fetch() -> dict[str, Any]:
-        asked.append(clock[0])
-        raise Unauthenticated("away")
-
-    keys = SigningKeys(fetch, clock=lambda: clock[0])
-    for now in (0.0, FAILURE_SECONDS - 1, FAILURE_SECONDS + 1):
-        clock[0] = now
-        with pytest.raises(Unauthenticated, match="away"):
-            keys.find("first", "RS256")
-    assert asked == [0.0, FAILURE_SECONDS + 1]
-
-
-def test_a_key_that_the_provider_begins_to_use_is_found_without_a_restart(played: PlayedSignIn) -> None:
-    with played.begun() as begun:
-        assert answer(played, begun).status_code == 303
-    played.provider.keys = [OTHER_KEY]
-    with played.begun() as begun:
-        assert "does not publish" in refusal(answer(played, begun))
-    assert played.provider.reads_of_keys == 1, "keys were read anew within the minute"
 
 
 def _encoded(part: dict[str, Any]) -> str:

@@ -1,14 +1,10 @@
 """Pipelines show their identity token in place of a stored key: what a rule admits, and what is refused."""
 
 import base64
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from core.service.teams.openid.tokens import KEYS_SECONDS, SigningKeys
-from tests.client.command_line import run_here
 from tests.conftest import bearer
-from tests.portal.browserless import Browserless
 from tests.sign_in.conftest import Portal, StartPortal
 from tests.sign_in.stand_in import StandIn, new_key
-from tests.worker.conftest import eventually
 
 OTHER_KEY = new_key("other")
 STEP = Path(__file__).parents[2] / "examples" / "pipelines" / "get_key.py"
-OpenBrowser = Callable[[str], Browserless]
 RULE = {"repository_id": "74", "repository_owner_id": "65", "ref": "refs/heads/main"}
 
 
@@ -76,13 +67,6 @@ def pipeline(start_portal: StartPortal, stand_in: StandIn, team: str, admin_key:
         yield Pipeline(portal, stand_in, team, api)
 
 
-@pytest.fixture
-def open_browser(pipeline: Pipeline) -> Iterator[OpenBrowser]:
-    """Opens browsers without scripts, each signed in with a key."""
-    with ExitStack() as opened:
-        yield lambda key: opened.enter_context(closing(Browserless(pipeline.api, key)))
-
-
 def test_a_pipeline_gets_a_key_for_a_short_time_and_the_audit_trail_names_it(pipeline: Pipeline) -> None:
     rule = pipeline.rule().raise_for_status().json()
     assert rule["audience"] == f"secateur:{pipeline.team}"
@@ -103,66 +87,6 @@ def test_a_pipeline_gets_a_key_for_a_short_time_and_the_audit_trail_names_it(pip
             assert ci.get("/v1/team", headers=bearer(outlived)).status_code == 401, "a key outlives its rule"
     assert pipeline.api.get("/v1/workload-rules").json()["data"] == []
     assert "no rule of this team" in pipeline.refused()
-
-
-def test_commands_make_a_rule_and_end_it_with_its_keys(
-    pipeline: Pipeline, admin_key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    secateur = run_here(pipeline.portal.url, admin_key, monkeypatch, capsys)
-    assert "There are no rules" in secateur("workload-rules", "list").out
-    claims = [word for name, value in RULE.items() for word in ("--claim", f"{name}={value}")]
-    create = ["workload-rules", "create", "--issuer", pipeline.issuer.issuer, "--name", "oak"]
-    made = secateur(*create, *claims)
-    assert made.out.strip() == f"secateur:{pipeline.team}" and "oak, member" in made.err
-    listed = secateur("workload-rules", "list").out
-    assert "repository_id=74" in listed and made.out.strip() in listed
-    key = pipeline.exchange(pipeline.issuer.sign(pipeline.claims())).json()["key"]
-    rule = secateur("workload-rules", "list", "--json").json[0]["id"]
-    assert "revoked" in secateur("workload-rules", "delete", rule).out
-    assert httpx.get(f"{pipeline.portal.url}/v1/team", headers=bearer(key)).status_code == 401
-    assert secateur("workload-rules", "delete", rule).code == 2
-    for claim, reason in (("repository_id", "write KEY=VALUE"), ("repository_id=74", "ids that nobody else can get")):
-        refused = secateur(*create, "--claim", claim)
-        assert refused.code == 2 and reason in refused.err
-    assert "Nobody has signed in" in secateur("people").out
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"claims": "repository_id"}, "write NAME=VALUE, one a line"),
-        ({"claims": "repository_id=1\nrepository_id=2"}, "is given twice"),
-        ({"claims": "sub=repo:acme/oak"}, "ids that nobody else can get"),
-        ({"role": "admin"}, "role"),
-        ({"issuer": "https://elsewhere.example"}, "the operator admits no tokens"),
-    ],
-)
-def test_the_form_refuses_what_the_api_refuses(
-    pipeline: Pipeline, open_browser: OpenBrowser, admin_key: str, changes: dict[str, str], reason: str
-) -> None:
-    browser = open_browser(admin_key)
-    claims = "\n".join(f"{name}={value}" for name, value in RULE.items())
-    fields = {"name": "oak", "issuer": pipeline.issuer.issuer, "claims": claims, "role": "member"}
-    page = "/portal/team/pipelines"
-    refused = browser.post(page, page, {**fields, **changes})
-    assert refused.status_code == 422 and reason in refused.text
-    assert changes.get("claims", "repository_owner_id=65") in refused.text, "what was typed is lost"
-    assert browser.post(page, page, fields).status_code == 303 and "repository_owner_id=65" in browser.main(page)
-
-
-def test_only_admins_see_the_people_and_the_pipelines_of_a_team(
-    pipeline: Pipeline, open_browser: OpenBrowser, viewer_key: str, member_key: str, other_team_key: str
-) -> None:
-    rule = pipeline.rule().raise_for_status().json()["id"]
-    for key in (viewer_key, member_key):
-        browser = open_browser(key)
-        for path in ("people", "pipelines"):
-            assert browser.http.get(f"/portal/team/{path}").status_code == 403
-        for path in ("", f"/{rule}/delete"):
-            assert browser.post("/portal/team", f"/portal/team/pipelines{path}", {"name": "mine"}).status_code == 403
-    other = open_browser(other_team_key)
-    assert rule not in other.main("/portal/team/pipelines")
-    assert other.post("/portal/team", f"/portal/team/pipelines/{rule}/delete", {}).status_code == 404
 
 
 def test_tokens_of_gitlab_are_admitted_by_its_ids(pipeline: Pipeline) -> None:
@@ -298,44 +222,3 @@ def test_deep_tokens_of_strangers_are_refused_and_counted_and_log_nothing(
         statuses = {httpx.post(f"{portal.url}/v1/workload-keys", json={"token": deep()}).status_code for _ in range(20)}
         assert 429 in statuses <= {422, 429}
     assert "Traceback" not in caplog.text and len(max(caplog.messages, key=len)) < 1000
-
-
-def test_an_issuer_that_hangs_holds_up_few_requests(start_portal: StartPortal, stand_in: StandIn) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
-        issuer = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        portal = start_portal(workload_issuers=[issuer, stand_in.issuer])
-        token = stand_in.sign(stand_in.claims(iss=issuer))
-
-        def ask() -> httpx.Response:
-            return httpx.post(f"{portal.url}/v1/workload-keys", json={"token": token}, timeout=60)
-
-        with ThreadPoolExecutor(60) as pool:
-            asked = [pool.submit(ask) for _ in range(60)]
-            other = stand_in.sign(stand_in.claims(aud="nobody", jti="1"))
-            answer = httpx.post(f"{portal.url}/v1/workload-keys", json={"token": other}, timeout=60)
-            answers = [each.result() for each in asked]
-    assert {each.status_code for each in answers} == {503} and all(each.headers["Retry-After"] for each in answers)
-    assert any("many requests wait" in each.text for each in answers), "all of them were held up"
-    assert answer.status_code == 422 or "many requests wait" in answer.text
-
-
-def test_keys_are_read_by_one_and_ahead_of_their_end() -> None:
-    clock, may_end, reads = [0.0], threading.Event(), []
-    may_end.set()
-
-    def fetch() -> dict[str, Any]:
-        reads.append(clock[0])
-        assert may_end.wait(60)
-        return {"keys": [OTHER_KEY.as_dict(private=False)]}
-
-    keys = SigningKeys(fetch, clock=lambda: clock[0])
-    with ThreadPoolExecutor(4) as pool:
-        found = [pool.submit(keys.find, "other", "RS256") for _ in range(4)]
-        assert all(each.result().kid == "other" for each in found)
-    assert reads == [0.0]
-    may_end.clear()
-    clock[0] = KEYS_SECONDS - 1
-    for _ in range(3):  # the issuer hangs, and what it said is valid still
-        assert keys.find("other", "RS256").kid == "other"
-    may_end.set()
-    assert eventually(lambda: reads == [0.0, KEYS_SECONDS - 1])
