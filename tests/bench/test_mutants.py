@@ -1,10 +1,8 @@
 """The lists of mutants fit the tree, and a sample is drawn by its seed."""
 
 import ast
-import tomllib
-from pathlib import Path
 
-from bench.mutants.mutant import HERE, ROOT, Exchange, read_mutants, sampled_mutants
+from bench.mutants.mutant import ROOT, Exchange, read_mutants, sampled_mutants
 
 
 def test_every_mutant_of_the_list_fits_the_tree_and_has_its_tests() -> None:
@@ -23,10 +21,9 @@ def test_every_mutant_of_the_list_fits_the_tree_and_has_its_tests() -> None:
             assert not name or name.partition("[")[0] in functions, f"{mutant.name}: there is no test {test}"
 
 
-def test_a_sample_is_drawn_by_its_seed_from_modules_that_are_there_with_their_tests(tmp_path: Path) -> None:
-    listed = tomllib.loads((HERE / "sampled.toml").read_text())["module"]
-    assert all((ROOT / name).is_file() for module in listed for name in (module["file"], *module["tests"]))
-    few = tmp_path / "few.toml"
-    few.write_text("[[module]]\nfile = 'core/service/triggers/placeholders.py'\ntests = ['a']\n")
-    samples = [[each.name for each in sampled_mutants(5, seed, few)] for seed in (1, 1, 2)]
-    assert samples[0] == samples[1] != samples[2]
+def test_a_sample_of_the_product_is_drawn_by_its_seed_with_the_tests_that_are_near() -> None:
+    samples = [sampled_mutants(3, seed) for seed in (1, 1, 2)]
+    assert [each.name for each in samples[0]] == [each.name for each in samples[1]]
+    assert not {each.name for each in samples[0]} & {each.name for each in samples[2]}
+    for mutant in samples[0]:
+        assert mutant.tests and mutant.applied((ROOT / mutant.file).read_text("utf-8"))
