@@ -11,7 +11,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.service.discoveries import queue as discoveries
+from core.service.discoveries.requests import ask
 from core.service.jobs import queue
 from core.service.jobs.queue import Claim
 from core.settings import Settings
@@ -192,3 +194,25 @@ def test_a_team_may_have_only_so_many_that_are_not_over(
     assert api.post("/v1/models/inspect", json={"model": "alien"}).status_code == 202
     assert fleet.look()
     assert api.post("/v1/models/inspect", json={"model": "other"}).status_code == 202
+
+
+def test_teams_take_turns(
+    sessions: sessionmaker[Session], settings: Settings, alien: Path, team: str, other_team: str
+) -> None:
+    model = describe_source(alien)
+    assert isinstance(model, UndiscoveredModel)
+    asked: list[str] = []
+    for number, asking in enumerate((team, team, other_team)):
+        with transaction(sessions) as session:
+            facts = model.model_dump(exclude={"content", "digest"})
+            other = UndiscoveredModel.of(model.config | {"number": number}, model.tensors, **facts)
+            asked.append(ask(session, asking, other, "5.24.0", settings).id)
+    taken: list[str] = []
+    for _ in asked:
+        with transaction(sessions) as session:
+            claimed = discoveries.claim(
+                session, worker_id="worker_a", transformers_version="5.24.0", lease_seconds=60, most_attempts=2
+            )
+            assert claimed is not None
+            taken.append(claimed.id)
+    assert taken == [asked[0], asked[2], asked[1]]

@@ -38,6 +38,7 @@ FILES = {
     "model-00003-of-00003.safetensors": content("third", 4000),
     "model-Q8_0.gguf": content("gguf", 3000),
     "secateur.json": b'{"files": {}}',
+    "tokenizer.json": b'{"version": "1.0"}',
 }
 
 

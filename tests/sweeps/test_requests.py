@@ -145,3 +145,15 @@ def test_a_winner_of_cheap_probes_is_measured_in_full_and_the_next_best_taken_wh
     assert all(job.body["gates"]["max_perplexity_ratio"] == 1.6 for job in full)
     assert full[0].error is not None and full[0].error["code"] == "gate_missed"
     assert len(results.sweep.dense) == 2, "the dense model was measured once by each evaluation"
+
+
+def test_a_winner_that_no_job_is_left_to_verify_is_not_called_one(sweeps: Sweeps, search_body: dict[str, Any]) -> None:
+    """The one full evaluation that max_jobs has room for misses the limit."""
+    search = search_body["search"] | {"methods": ["wanda"], "probe": {"samples": 2}, "max_jobs": 4}
+    sweep_id = sweeps.submit(search_body | {"search": search})
+    is_flattered = {True: 1.0, False: 2.0}
+    sweep = sweeps.finish(sweep_id, lambda body: is_flattered[body["evaluation"]["samples"] == 2])
+    assert sweep.status == "failed" and len(sweeps.jobs()) <= 4
+    outcome = sweeps.results(sweep_id).search
+    assert outcome is not None and outcome.number is None and sweep.error is not None
+    assert sweep.error.message == outcome.message

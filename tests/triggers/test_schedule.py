@@ -132,3 +132,10 @@ def test_a_schedule_that_cannot_be_meant_is_refused(member_api: TestClient, trig
         answer = member_api.post("/v1/triggers", json={**trigger_body, "schedule": schedule})
         assert answer.status_code == 422 and says in answer.json()["detail"], answer.text
         assert answer.json()["param"].startswith("schedule.")
+
+
+def test_a_disabled_trigger_is_never_due(scheduled: Fixed, context: TriggerContext) -> None:
+    due = due_at(scheduled)
+    scheduled.api.patch(scheduled.path, json={"enabled": False}).raise_for_status()
+    assert fire(context, due + timedelta(days=30)) == []
+    assert scheduled.firings() == []
