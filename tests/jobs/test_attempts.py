@@ -187,6 +187,24 @@ def test_whatever_ends_a_cancelling_job_ends_it_as_cancelled(sessions: Sessions,
         assert session.scalars(select(ArtifactFileRow)).all() == []
 
 
+def test_what_is_over_is_cancelled_once_and_otherwise_not_and_what_succeeded_is_not_retried(
+    sessions: Sessions, new_job: NewJob
+) -> None:
+    cancelled, failed, succeeded = (new_job() for _ in range(3))
+    with transaction(sessions) as session:
+        assert [request_cancel(session, cancelled) for _ in range(2)] == [("cancelled", True), ("cancelled", False)]
+    take(sessions)
+    take(sessions)
+    with transaction(sessions) as session:
+        assert finish_failed(session, failed, 1, MEMORY) == "failed", "another attempt would end so too"
+        finish_succeeded(session, succeeded, 1, metrics={}, report={}, files=[])
+        for job in (failed, succeeded):
+            with pytest.raises(Conflict):
+                request_cancel(session, job)
+        with pytest.raises(Conflict):
+            request_retry(session, succeeded, 3)
+
+
 def test_a_retry_gives_a_full_set_of_attempts_clears_the_last_end_and_keeps_what_it_measured(
     sessions: Sessions, new_job: NewJob
 ) -> None:

@@ -209,6 +209,7 @@ def test_larger_micro_batches_are_made_of_smaller_ones(planned: int) -> None:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("can't start new thread"), True),
         (torch.AcceleratorError("CUDA error: device-side assert triggered"), False),
         (ValueError("can't allocate memory"), False),
     ],

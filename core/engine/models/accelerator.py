@@ -211,12 +211,12 @@ class CUDABackend(DeviceBackend):
 _MEMORY_MESSAGES = (
     *("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED"),
     *("Cannot allocate memory", "could not create a primitive", "could not create a memory", "bad allocation"),
-    *("bad_alloc", "Failed to allocate memory"),
+    *("bad_alloc", "Failed to allocate memory", "can't start new thread"),
 )
 """Messages of errors without their own class.
 
-Torch's CPU allocator, CUDA and its libraries, the kernel (where a file is mapped), oneDNN, C++ and onnxruntime raise
-them.
+Torch's CPU allocator, CUDA and its libraries, the kernel (where a file is mapped), oneDNN, C++, onnxruntime and Python
+(where a thread's stack does not fit) raise them.
 """
 _OTHER_CLASSES = ("SafetensorError", "RuntimeException", "Fail")
 """Names of classes with such messages beside RuntimeError: of safetensors, and of onnxruntime."""
