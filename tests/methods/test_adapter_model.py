@@ -18,7 +18,7 @@ from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapter_model import AdapterModel, estimated_gradient
-from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.removal import KeptUnits, kept_mask
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
@@ -139,6 +139,37 @@ def test_a_group_becomes_zero_exactly_when_its_step_leaves_the_half_space(seed: 
     assert torch.equal(zero[1:], leaves[1:]) and not zero[0] and share[0] == 0
     torch.testing.assert_close((moved - share[:, None] * x)[~zero], trial[~zero])
     assert (share[zero] == 0).all()
+
+
+def test_what_goes_shrinks_in_a_line_and_is_gone_when_the_period_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, float, int, int]] = []
+    original = HalfSpaceSchedule.after_step
+
+    def look(self: HalfSpaceSchedule, step: int) -> None:
+        original(self, step)
+        unit_set = self._adapter_model.unit_sets[0][1]
+        goes_U = (
+            ~kept_mask(self.kept.layers[0].get(unit_set.kind), unit_set.units)
+            if self.kept.layers
+            else torch.zeros(48, dtype=torch.bool)
+        )
+        weight = self._adapter_model.weight(0, unit_set.slices[0])
+        kept_U = self._adapter_model._kept.get((0, "channels"), torch.ones(48, dtype=torch.bool))
+        assert weight is not None
+        seen.append((step, float(weight[goes_U].norm()), int(goes_U.sum()), int((~kept_U).sum())))
+
+    monkeypatch.setattr(HalfSpaceSchedule, "after_step", look)
+    parameters = QUICK | {"periods": 1, "learning_rate": 1e-6}
+    removal(make_model(tmp_path / "model"), tmp_path / "work", "lorashear", 0.25, parameters=parameters)
+    norms = {step: norm for step, norm, going, _ in seen if going}
+    assert min(norms) == 2 and [going for *_, going, _ in seen[:2]] == [0, 0]
+    for step in range(2, 16):
+        assert norms[step] / norms[2] == pytest.approx((17 - step) / 15, abs=1e-3)
+    assert {gone for step, *_, gone in seen if step < 16} == {0} and {
+        gone for step, *_, gone in seen if step >= 17
+    } == {seen[-1][2]}
 
 
 def test_the_costliest_groups_are_exempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from core.engine.pruning.streams.block_gradients import draw_tokens
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.resume.kinds import SELECTION
 from core.methods.frontier import output_metric, structured
-from core.methods.frontier.input_removal import remove_groups, with_inputs
+from core.methods.frontier.input_removal import remove_groups, with_inputs, without_inputs
 from core.methods.frontier.structured_info import StructuredFrontierParameters
 from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart
@@ -90,18 +90,23 @@ def test_what_is_left_of_a_removal_is_the_least_squares_of_what_is_left(seed: in
             assert cost == pytest.approx(min(increase(weight_OI, gram_II, metric_OO, each)[0] for each in every))
 
 
-def test_the_columns_of_a_trial_are_the_ridge_solution_of_the_target() -> None:
-    """The gradient of ‖α·Y + (1 − α)·XWᵀ − XVᵀ‖² + λ‖V − W‖² in the columns that stay is zero."""
+def test_the_columns_that_stay_are_the_ridge_solution_of_the_target() -> None:
+    """The gradient of ‖α·Y + (1 − α)·XWᵀ − XVᵀ‖² + λ‖V − W‖² in them is zero: in a trial, and, with λ = 0, at last."""
     weight_OI, gram_II, _ = problem(0)
     inputs = InputStatistic(Statistic.GRAM, sample_stride=1)
     inputs._gram_II, inputs.target_OI = gram_II.clone(), problem(1)[0] @ gram_II
     parameters, left_I = StructuredFrontierParameters(refit=0.5, ridge=0.1), torch.tensor([0, 2, 3, 7, 8, 11])
-    fitted_OI = with_inputs(weight_OI, inputs, left_I, parameters, pytest.fail)
+    tried_OI = with_inputs(weight_OI, inputs, left_I, parameters, pytest.fail)
+    passed = without_inputs(
+        weight_OI, inputs, parameters.model_copy(update={"ridge": 0.0}), units=12, keep=6,
+        features=lambda units: units, metric_OO=None, note=pytest.fail, refit=0.5,
+    )  # fmt: skip
     aimed_OI = (weight_OI @ gram_II + inputs.target_OI) / 2
     penalty = 0.1 * gram_II.diagonal()[left_I].mean()
-    slope_OI = fitted_OI @ gram_II - aimed_OI + penalty * (fitted_OI - weight_OI)
-    torch.testing.assert_close(slope_OI[:, left_I], torch.zeros(6, 6, dtype=torch.float64), atol=1e-9, rtol=0)
-    assert set(range(12)) - set(fitted_OI.abs().sum(dim=0).nonzero().flatten().tolist()) == {1, 4, 5, 6, 9, 10}
+    for fitted_OI, kept_I, weight in ((tried_OI, left_I, penalty), (passed.weight_OI, passed.features, 0.0)):
+        slope_OI = fitted_OI @ gram_II - aimed_OI + weight * (fitted_OI - weight_OI)
+        torch.testing.assert_close(slope_OI[:, kept_I], torch.zeros(6, 6, dtype=torch.float64), atol=1e-8, rtol=0)
+        assert set(fitted_OI.abs().sum(dim=0).nonzero().flatten().tolist()) == set(kept_I.tolist())
 
 
 def test_the_choice_is_better_than_chance_and_the_metric_than_none() -> None:

@@ -2,17 +2,23 @@
 
 import shutil
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
+from core.engine.pruning.blocks.trial import RecordedGaps, RecordedStream
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.propagation import BlockPropagation, DenseReference, InputGroup
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
+from core.engine.pruning.units.gaps import GapPassing
 from core.engine.resume.kinds import BLOCK, STATE
 from core.engine.resume.store import ResumeStore
 from secateur_wire.errors import InvalidParameters, NotFiniteWeights
@@ -55,6 +61,62 @@ def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp
         assert dense.done == pruned.done == 1
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_recorded_states_give_the_targets_that_the_dense_block_gives(model: Path, tmp_path: Path) -> None:
+    """Some states are in files. Block 2 is dropped, so the target of block 1 lies behind it; no dense block runs."""
+    opened = open_model(model)
+    streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
+    tokens, kept = make_tokens(), ResumeStore(tmp_path / "kept", "")
+    budget = ActivationBudget(3 * tokens.numel() * 32 * 4)
+    context: Any = SimpleNamespace(
+        streamed=streamed, scratch=tmp_path / "scratch", budget=budget, forward_dtype=torch.float32, micro_batch=4
+    )  # fmt: skip
+    group = InputGroup((opened.family.sublayers[-1].output,))
+
+    def stream(seed: int) -> Stream:
+        return Stream(
+            f"{seed}", make_tokens(seed=seed), streamed, kept, ActivationBudget(2**30), dtype=torch.float32,
+            micro_batch=4,
+        )  # fmt: skip
+
+    remaining = [0, 1, 3]
+
+    def targets(dense: Stream, gaps: GapPassing) -> tuple[list[Tensor], int]:
+        """Return the targets with a pruned stream of other tokens, then the dense states, and how often a block ran."""
+        pruned, seen, runs = stream(5), list[Tensor](), list[object]()
+        dense.start(), pruned.start()
+
+        def see(group: InputGroup, statistic: InputStatistic) -> None:
+            assert statistic.target_OI is not None
+            seen.append(statistic.target_OI)
+
+        for index, tensors in streamed.read_blocks(range(4), "pruning"):
+            if index not in remaining:
+                gaps.pass_layer(index, tensors)
+                continue
+            block = streamed.fill_block(index, tensors, torch.float32)
+            targets, watched = gaps.targets(index, block), deepcopy(block)
+            watched.register_forward_hook(lambda *given: runs.append(given))
+            twin = DenseReference(watched, dense, index, opened.family.added_to_stream, targets)
+            new = partial(InputStatistic, Statistic.GRAM, sample_stride=1)
+            BlockPropagation(block, index, pruned, [group], new, twin).prune_in_flight(see)
+            streamed.empty_block(index)
+        assert dense.done == 4
+        return [*seen, *(hidden for _, hidden in dense.batches())], len(runs)
+
+    with torch.inference_mode():
+        plain = stream(0)
+        found, times = targets(plain, GapPassing(plain, streamed, remaining))
+        states = HiddenStateCache(budget, tmp_path / "states")
+        recorded = RecordedStream(context, tokens, states)
+        again, none = targets(recorded, RecordedGaps(recorded, streamed, remaining))
+    assert times == 3 * len(plain) and not none
+    for one, other in zip(found, again, strict=True):
+        torch.testing.assert_close(one, other)
+    assert [*(tmp_path / "states").iterdir()]
+    states.close()
+    assert not budget.used and not [*(tmp_path / "states").iterdir()]
 
 
 def test_a_stream_that_is_not_resumed_leaves_nothing_behind_on_the_disk(model: Path, tmp_path: Path) -> None:
