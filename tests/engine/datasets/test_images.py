@@ -257,3 +257,16 @@ def test_labels_that_are_missing_or_none_are_named(labels: list[Any], words: str
     with pytest.raises(UnusableDataset, match=words) as caught:
         described(write_parquet(tmp_path / "a.parquet", grays(3), labels))
     assert caught.value.param == "label_field"
+
+
+def test_grayscale_and_colour_become_what_the_model_takes(tmp_path: Path) -> None:
+    red = np.zeros((2, 2, 3), np.uint8)
+    red[..., 0] = 200
+    deep = np.full((2, 2), 257 * 100, np.uint16)
+    folder = write_folder(tmp_path / "set", [encoded(red), encoded(deep)], ["a", "b"])
+    images, notes = opened(folder, tmp_path, preprocessing=Preprocessing(3, mean=(0.0,), deviation=(1 / 255,)))
+    assert images.batch([0, 1])[:, :, 0, 0].round().tolist() == [[200, 0, 0], [100, 100, 100]]
+    assert ["1 grayscale images were given three equal channels" in note for note in notes] == [False, True]
+    images, notes = opened(folder, tmp_path, preprocessing=Preprocessing(1, mean=(0.0,), deviation=(1 / 255,)))
+    assert images.batch([0, 1])[:, 0, 0, 0].round().tolist() == [60, 100]  # 0.299 × 200
+    assert "1 colour images were turned to grayscale" in notes[-1]
