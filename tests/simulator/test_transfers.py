@@ -22,13 +22,15 @@ _MOST = 1.05
 
 
 class _Blocks(Progress):
-    """Counts of the work on a device between the end of the first block and that of the second."""
+    """Counts of the work on a device between the end of the first block and that of the second, and what each left."""
 
     def __init__(self, simulated: SimulatedDevice, *, stops: bool = False) -> None:
         self.counts = Counts()
+        self.left: list[int] = []
         self._simulated, self._stops = simulated, stops
 
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
+        self.left.append(self._simulated.allocated)
         if done == 1:
             self._before, self._simulated.counts = self._simulated.counts, self.counts
         elif done == 2:
@@ -72,6 +74,7 @@ def test_the_weights_of_a_block_go_to_the_device_once_from_pinned_memory_and_lea
     saved = sum(each.nbytes for each in _saved(tmp_path / "work", 1).values())
     assert saved <= counts.pinned_bytes_to_host, "weights leave without a wait for each"
     assert counts.bytes_to_host - counts.pinned_bytes_to_host < 0.05 * block, "what is read by itself is small"
+    assert blocks.left[1] <= blocks.left[0], "a block leaves something on the device"
 
 
 @pytest.mark.parametrize(
