@@ -20,7 +20,6 @@ from core.engine.checkpoints.companions import MOST_CHARACTERS, check_companion
 from core.engine.datasets.image_codec import UnreadableImage, decode_image
 from core.engine.datasets.text_files import read_documents
 from core.engine.models.gguf_header import read_gguf_header
-from core.service.sources.hub_models import weight_names
 from core.service.triggers.placeholders import Placeholder, read_values
 from core.service.triggers.templates import check_mentions, fill
 from secateur_wire.errors import SecateurError
@@ -149,7 +148,12 @@ PARSERS = {
     "config": Parser(
         READERS["model"], "config.json", (_in_config, _config_setting), beside={"model.safetensors": WEIGHTS}
     ),
-    "index of a hub's model": Parser(weight_names, "model.safetensors.index.json", _JSON),
+    "safetensors index": Parser(
+        READERS["model"],
+        "model.safetensors.index.json",
+        _JSON,
+        beside={"model.safetensors": WEIGHTS, "config.json": json.dumps(CONFIG).encode()},
+    ),
     "chat template": Parser(
         lambda folder: check_companion(folder / "chat_template.jinja"),
         "chat_template.jinja",
