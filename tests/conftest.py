@@ -82,7 +82,6 @@ LONG = (
     "tests/worker/test_serve",
     *("tests/trained/", "tests/worker/", "tests/production/", "tests/sources/"),
     "tests/publications/test_killed",
-    "tests/removals/",
     "tests/pipelines/",
     *("tests/methods/test_adapter_model", "tests/simulator/", "tests/gguf/", "tests/fuzz/", "tests/stores/"),
     *("tests/webhooks/test_processes", "tests/plans/", "tests/client/test_prune"),

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bench.architectures.outcomes import Capability
 from core.engine.models.reference_networks import NETWORKS
-from core.methods.registry import METHODS, get_method
+from core.methods.registry import get_method
 
 _COMMON: dict[str, object] = {
     "vocab_size": 96, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
@@ -75,8 +75,6 @@ CLASSIFIER_CONFIGS: Final[dict[str, tuple[str, dict[str, object]]]] = {
 
 LANGUAGE_MODELS: Final = tuple(LANGUAGE_CONFIGS)
 CLASSIFIERS: Final = (*CLASSIFIER_CONFIGS, *NETWORKS)
-IN_FOURS: Final = ("lenet-300-100", "mlp")
-"""Classifiers every layer of which reads a multiple of four features."""
 DEEP: Final = "llama-deep"
 """A Llama of more layers, whose pruning takes long enough to be killed in the middle; of the golden jobs alone."""
 
@@ -97,16 +95,6 @@ def small_parameters(
 def share_of(pattern: str | None) -> float:
     """Return the share that goes of a tiny model: less where whole units do."""
     return 0.25 if pattern == "structured" else 0.5
-
-
-def every_way(task: str, *removed: str) -> list[tuple[str, str]]:
-    """Return each method of the registry with each of its patterns: of a task, and of these kinds of removal."""
-    return [
-        (method.id, "2:4" if pattern == "n:m" else pattern)
-        for method in METHODS.values()
-        if method.prunes and task in method.task_families and (not removed or method.removes in removed)
-        for pattern in method.patterns
-    ]
 
 
 @dataclass(frozen=True)
@@ -162,7 +150,7 @@ ROWS: Final = (
     Row(
         "sparsegpt",
         reload=LANGUAGE_MODELS,
-        simulator=LANGUAGE_MODELS,
+        simulator=("gpt2",),
         golden={f"sparsegpt {name}": Golden(name) for name in _OF_SPARSEGPT} | {"sparsegpt deep": Golden(DEEP)},
     ),
     Row("admm", golden={"admm": Golden("llama")}),
@@ -185,7 +173,7 @@ ROWS: Final = (
         "l2-structured",
         "structured",
         reload=LANGUAGE_MODELS,
-        simulator=LANGUAGE_MODELS,
+        simulator=("gemma2",),
         capabilities=("channels", "heads", "per layer"),
     ),
     Row("depth", "structured", reload=LANGUAGE_MODELS, simulator=("llama",), capabilities=("layers",)),
@@ -245,10 +233,5 @@ def reloaded(*removed: str) -> list[tuple[str, str]]:
 
 
 def simulated_ways(models: tuple[str, ...]) -> list[tuple[str, str, str, dict[str, Any]]]:
-    """Return what the simulator tries in every run: one of these models, and a method with pattern and parameters."""
-    return [
-        (model, *row.way, dict(row.parameters))
-        for row in ROWS
-        for model in row.simulator
-        if model in models and row.simulator != LANGUAGE_MODELS
-    ]
+    """Return what the simulator tries: one of these models, and a method with pattern and parameters."""
+    return [(model, *row.way, dict(row.parameters)) for row in ROWS for model in row.simulator if model in models]

@@ -32,7 +32,7 @@ def case(number: int) -> tuple[str, Files]:
 
 
 def _header(source: random.Random) -> Files:
-    header = _mutated(source, json.loads(json.dumps(HEADER)), source.randint(1, 4))
+    header = mutated(source, json.loads(json.dumps(HEADER)), source.randint(1, 4))
     text = _text(source, header)
     data = WEIGHTS[8 + struct.unpack("<Q", WEIGHTS[:8])[0] :]
     return {"model.safetensors": _file(source, text, data), "config.json": json.dumps(CONFIG).encode()}
@@ -44,18 +44,18 @@ def _header_bytes(source: random.Random) -> Files:
 
 def _config(source: random.Random) -> Files:
     files = {"model.safetensors": WEIGHTS}
-    config = _mutated(source, json.loads(json.dumps(CONFIG)), source.randint(1, 4))
+    config = mutated(source, json.loads(json.dumps(CONFIG)), source.randint(1, 4))
     files["config.json"] = _text(source, config)
     if source.random() < 0.3:
         index = {"weight_map": {name: "model.safetensors" for name in HEADER if name != "__metadata__"}}
-        files["model.safetensors.index.json"] = _text(source, _mutated(source, index, source.randint(0, 3)))
+        files["model.safetensors.index.json"] = _text(source, mutated(source, index, source.randint(0, 3)))
     return files
 
 
 def _jsonl(source: random.Random) -> Files:
     lines = list(LINES)
     for _ in range(source.randint(1, 3)):
-        record = _mutated(source, {"text": "words", "meta": {"a": [1, 2]}}, source.randint(0, 3))
+        record = mutated(source, {"text": "words", "meta": {"a": [1, 2]}}, source.randint(0, 3))
         lines.insert(source.randrange(len(lines) + 1), _text(source, record))
     content = source.choice([b"\n", b"\r\n", b"\0", b"\n\n"]).join(lines)
     return {"text.jsonl": _damaged(source, content) if source.random() < 0.5 else content}
@@ -121,7 +121,7 @@ _KINDS: list[tuple[str, Make]] = [
 ]
 
 
-def _mutated(source: random.Random, value: Any, times: int) -> Any:
+def mutated(source: random.Random, value: Any, times: int) -> Any:
     """Something in it is replaced, removed, renamed, doubled or put deep inside lists."""
     for _ in range(times):
         holders = _holders(value)
@@ -167,19 +167,19 @@ def _deep(levels: int) -> _Raw:
 
 def _text(source: random.Random, value: Any) -> bytes:
     """JSON, at times with a name given twice, or damaged."""
-    text = _dumps(value).encode("utf-8", "surrogatepass")
+    text = dumps(value).encode("utf-8", "surrogatepass")
     if source.random() < 0.15 and text.startswith(b"{") and len(text) > 2:
         text = text[:-1] + b"," + text[1:]
     return _damaged(source, text) if source.random() < 0.2 else text
 
 
-def _dumps(value: Any) -> str:
+def dumps(value: Any) -> str:
     if isinstance(value, _Raw):
         return str(value)
     if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(name)}:{_dumps(inner)}" for name, inner in value.items()) + "}"
+        return "{" + ",".join(f"{json.dumps(name)}:{dumps(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(_dumps, value)) + "]"
+        return "[" + ",".join(map(dumps, value)) + "]"
     return json.dumps(value)
 
 

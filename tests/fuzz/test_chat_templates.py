@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.fuzz.template_cases import TEMPLATES
+from tests.fuzz.template_opener import TEMPLATES
 
 NOTHING = {"{{ raise_exception.__globals__ }}", "{{ '{0.__class__}'.format(messages) }}"}
 """Templates to which the sandbox gives nothing in place of what they ask for."""

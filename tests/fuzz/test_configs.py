@@ -12,7 +12,7 @@ import pytest
 
 from tests.fuzz.config_cases import UNGUARDED
 
-CASES = int(os.environ.get("CONFIG_FUZZ_CASES", "100"))
+CASES = int(os.environ.get("CONFIG_FUZZ_CASES", "60"))
 """A case takes some milliseconds; a night has time for many more."""
 
 

@@ -17,7 +17,7 @@ from torch.autograd.variable import Variable
 import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind
 from core.engine.models.accelerator import BACKENDS, CPUBackend, DeviceBackend
-from tests.simulator.devices import DEVICES, NAME, USUAL_CAPACITY, Presence, SimulatedDevice, device_of
+from tests.simulator.devices import DEVICES, NAME, Presence, SimulatedDevice, device_of
 from tests.simulator.storage import pin
 
 LIKE_CUDA = replace(CUDA, name=NAME, files=None, control_file=None)
@@ -64,8 +64,7 @@ class SimulatorBackend(DeviceBackend):
         self._state.synchronise("synchronise")
 
     def pinned(self, tensor: Tensor) -> Tensor:
-        copy = pin(torch.empty_like(tensor))
-        return copy.copy_(tensor) if Presence.has_values else copy
+        return pin(torch.empty_like(tensor)).copy_(tensor)
 
     def copy_out(self, tensor: Tensor) -> Tensor:
         assert tensor.device == self._state.device
@@ -130,11 +129,8 @@ def _safe_open_on_the_host(file: str, framework: str, device: Any = "cpu") -> An
 
 
 @contextmanager
-def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Iterator[tuple[SimulatedDevice, ...]]:
-    """Let this machine have two simulated devices of such facts, without faults and with nothing counted.
-
-    Without values a device has memory for models that the machine has none for, as nothing is ever written there.
-    """
+def simulate(kind: DeviceKind = LIKE_THE_CPU) -> Iterator[tuple[SimulatedDevice, ...]]:
+    """Let this machine have two simulated devices of such facts, without faults and with nothing counted."""
     SimulatorBackend.kind = kind
     DEVICE_KINDS[NAME], BACKENDS[NAME] = kind, SimulatorBackend
     gc.collect()  # what an earlier program left is not this one's
@@ -143,9 +139,7 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Ite
     gc.set_threshold(*PYTHONS_LOOKS_FOR_GARBAGE)
     for each in DEVICES:
         each.reset()
-    Presence.is_given, Presence.current, Presence.has_values = True, 0, has_values
-    for each in DEVICES:
-        each.capacity = USUAL_CAPACITY if has_values else 2**50
+    Presence.is_given, Presence.current = True, 0
     # A module that moves to CUDA keeps its parameters, which others may share; on a device that torch does not know it
     # would get new ones, unless they are swapped.
     torch.__future__.set_swap_module_params_on_conversion(True)
@@ -162,7 +156,7 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Ite
         nn.Module.to = _move
         offload.safe_open = _safe_open
         Tensor.__deepcopy__ = _copy
-        Presence.is_given, Presence.current, Presence.has_values = False, 0, True
+        Presence.is_given, Presence.current = False, 0
         del DEVICE_KINDS[NAME], BACKENDS[NAME]
         AcceleratorState._reset_state(reset_partial_state=True)
         for each in DEVICES:

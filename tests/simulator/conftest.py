@@ -1,6 +1,5 @@
 """The simulated devices, for one test at a time."""
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import torch
 from tests.engine.conftest import apart, one_thread, one_thread_for_shared_fixtures
 from tests.simulator.backend import simulate
 from tests.simulator.devices import SimulatedDevice
-from tests.simulator.host_work import product_place
 from tests.sources.conftest import write_wordy_model
 
 __all__ = ["apart", "one_thread", "one_thread_for_shared_fixtures"]
@@ -32,20 +30,6 @@ def simulated(devices: tuple[SimulatedDevice, ...]) -> SimulatedDevice:
 @pytest.fixture
 def device(simulated: SimulatedDevice) -> torch.device:
     return simulated.device
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Waits for a device by the place in the product, file and function."""
-    places: Counter[str] = Counter()
-    synchronise = SimulatedDevice.synchronise
-
-    def noting(device: SimulatedDevice, reason: str) -> None:
-        places[str(product_place())] += 1
-        synchronise(device, reason)
-
-    monkeypatch.setattr(SimulatedDevice, "synchronise", noting)
-    return places
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,10 @@ class Counts:
 
     launches: int = 0
     synchronisations: Counter[str] = field(default_factory=Counter)
-    copies_to_device: int = 0
     bytes_to_device: int = 0
     pinned_bytes_to_device: int = 0
-    copies_to_host: int = 0
     bytes_to_host: int = 0
     pinned_bytes_to_host: int = 0
-    bytes_between_devices: int = 0
     allocations: int = 0
 
     @property
@@ -50,7 +47,6 @@ class SimulatedDevice:
     allocated: int = 0
     left: int = 0
     peak: int = 0
-    is_lost: bool = False
     counts: Counts = field(default_factory=Counts)
     generator: torch.Generator = field(default_factory=torch.Generator)
     fails_allocation: Callable[[int, int], bool] | None = None
@@ -73,7 +69,7 @@ class SimulatedDevice:
         self.left = self.allocated
         self._arriving = []
         self.fails_allocation = self._launches_until_fault = None
-        self.is_lost = self._has_faulted = self._shows_fault = False
+        self._has_faulted = self._shows_fault = False
 
     @contextmanager
     def counting(self) -> Iterator[Counts]:
@@ -128,14 +124,8 @@ class SimulatedDevice:
         """Let the operator that is launched as this many from now have a fault."""
         self._launches_until_fault = launches
 
-    def fall_off_the_bus(self) -> None:
-        """Be gone: whatever is asked of the device from here on fails."""
-        self.is_lost = True
-
     def _require_health(self) -> None:
-        """Raise for a device that is gone, or has shown a fault: as with CUDA, it is of no more use to the process."""
-        if self.is_lost:
-            raise torch.AcceleratorError(f"{NAME} error: device {self.index} is lost")
+        """Raise for a device that has shown a fault: as with CUDA, it is of no more use to the process."""
         if self._shows_fault:
             raise torch.AcceleratorError(f"{NAME} error: device-side assert triggered on device {self.index}")
 
@@ -144,14 +134,10 @@ DEVICES = tuple(SimulatedDevice(index) for index in range(COUNT))
 
 
 class Presence:
-    """The devices as a whole: whether the product sees any, which is the current one, and whether they compute.
-
-    Where `has_values` is False tensors have shapes alone but for small ones: what is computed of large ones is zero.
-    """
+    """The devices as a whole: whether the product sees any, and which is the current one."""
 
     is_given = False
     current = 0
-    has_values = True
 
 
 def device_of(device: torch.device) -> SimulatedDevice:

@@ -10,7 +10,6 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from core.engine.architectures.architecture import Architecture
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
@@ -50,11 +49,11 @@ def digests(folder: Path) -> dict[str, str]:
 def prune_language(
     source: Path, work: Path, device: torch.device, method: str, pattern: str | None = None, *, budget: int = 2**30,
     calibration: Tensor | None = None, evaluation: Tensor | None = None, previous: Sequence[Path] = (),
-    progress: Progress | None = None, discovered: Architecture | None = None, **parameters: Any,
+    progress: Progress | None = None, **parameters: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Prune a model, write it, and check what was written; return the files' digests and the figures."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    folder = open_model(source, discovered=discovered)
+    folder = open_model(source)
     request = request_for(folder, method, share_of(pattern), pattern, small_parameters(method, pattern, parameters))
     work.mkdir(parents=True)
     calibration = make_tokens(3, 16) if calibration is None else calibration
@@ -70,8 +69,8 @@ def prune_language(
         )  # fmt: skip
         del walk
         gc.collect()  # the check is a process of its own
-        write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config, discovered=discovered)
-        checked = reload_check(artifact, result.verification, device=device, discovered=discovered)
+        write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config)
+        checked = reload_check(artifact, result.verification, device=device)
     return {
         "files": digests(artifact), "rows": result.layers, "perplexity": result.perplexity, "reload": checked,
         "micro_batches": result.micro_batches, "notes": result.notes,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.simulator.devices import NAME, Presence, SimulatedDevice, device_of
+from tests.simulator.devices import NAME, SimulatedDevice, device_of
 from tests.simulator.storage import beneath, is_pinned, on_device, set_storage
 
 _CPU = torch.device("cpu")
@@ -30,10 +30,6 @@ _TAKE_SCALARS = {"masked_fill", "masked_fill_", "index_fill", "index_fill_", "wh
 
 _ALLOCATE = {"empty", "empty_strided", "resize_", "set_"}
 """Operators that launch nothing."""
-
-
-_LARGE = 2**16
-"""Most elements of a tensor that has values where the others have none."""
 
 
 def is_simulated(value: object) -> bool:
@@ -134,8 +130,6 @@ def run(op: Any, *arguments: Any, **keywords: Any) -> Any:
 
 def _compute(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
     """Compute with the CPU's values of tensors; what is new, and outputs that were given, are the device's."""
-    if not Presence.has_values and (shaped := _shaped(op, device, arguments, keywords)) is not None:
-        return shaped[0]
     lowered: dict[int, tuple[Tensor, Tensor]] = {}
 
     def lower(value: Tensor) -> Tensor:
@@ -157,44 +151,6 @@ def _compute(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keyword
     return _mapped(answer, lift)
 
 
-def _shaped(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keywords: dict[str, Any]) -> list[Any] | None:
-    """Return the one answer of an operator that reads or gives a large tensor, in shapes alone; None for another."""
-    if _facts(op).is_waited_for is not None:
-        return None
-    metas: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def lower(value: Tensor) -> Tensor:
-        meta = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-        return metas.setdefault(id(value), (value, meta))[1]
-
-    given = {name: _mapped(each, lower) for name, each in keywords.items()}
-    given |= {"device": "meta"} if "device" in given else {}
-    answer = op(*_mapped(arguments, lower), **given)
-    answers = [*tensors_in(answer if isinstance(answer, tuple | list) else [answer])]
-    if not any(_is_large(each) for each in [*answers, *(original for original, _ in metas.values())]):
-        return None
-    originals = {id(meta): original for original, meta in metas.values()}
-    for original, meta in metas.values():
-        if meta.shape != original.shape:
-            take_shape(original, _unwritten(meta), device)
-
-    def lift(value: Tensor) -> Tensor:
-        return originals[id(value)] if id(value) in originals else on_device(_unwritten(value), device)
-
-    return [_mapped(answer, lift)]
-
-
-def _unwritten(meta: Tensor) -> Tensor:
-    """Return memory of the CPU for a tensor, which nobody writes to; a small one, and places, are zero, or true."""
-    values = torch.empty_strided(meta.shape, meta.stride(), dtype=meta.dtype)
-    is_read = not _is_large(values) or not meta.is_floating_point()
-    return values.fill_(meta.dtype is torch.bool) if is_read else values
-
-
-def _is_large(tensor: Tensor) -> bool:
-    return tensor.numel() > _LARGE
-
-
 def new(value: Tensor, device: SimulatedDevice) -> Tensor:
     """Return the tensor of a device that takes over what an operator of the CPU has made."""
     spare = value.untyped_storage().nbytes() - value.nbytes
@@ -214,32 +170,26 @@ def copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Ten
     """Copy between the host and a device, two devices, or within one."""
     device = device_of((source if is_simulated(source) else target).device)
     device.launch()
-    has_values = Presence.has_values or not _is_large(target)
     if not is_simulated(source):
-        device.counts.copies_to_device += 1
         device.counts.bytes_to_device += source.nbytes
         device.counts.pinned_bytes_to_device += source.nbytes * is_pinned(source)
-        if has_values:
-            beneath(target).copy_(source)
+        beneath(target).copy_(source)
     elif not is_simulated(target):
         if non_blocking and not is_pinned(target):
             raise NotImplementedError("a copy to memory that is not pinned is one the program waits for")
         if not non_blocking:
             device.synchronise("copy to host")
-        device.counts.copies_to_host += 1
         device.counts.bytes_to_host += source.nbytes
         device.counts.pinned_bytes_to_host += source.nbytes * is_pinned(target)
-        if has_values and non_blocking:
+        if non_blocking:
             device.arrive_later(partial(target.copy_, beneath(source).clone()))
             target.view(torch.uint8).fill_(255)  # until then there is nothing to read
-        elif has_values:
+        else:
             target.copy_(beneath(source))
     else:
         if source.device != target.device:
             device_of(target.device).launch()
-            device.counts.bytes_between_devices += source.nbytes
-        if has_values:
-            beneath(target).copy_(beneath(source))
+        beneath(target).copy_(beneath(source))
     return target
 
 
@@ -255,11 +205,7 @@ def index_put(
     if values.device != target.device and (is_simulated(values) or values.dim()):
         raise _on_several([values.device, target.device], "index_put")
     is_fill = not accumulate and not values.dim() and all(map(_is_mask, indices))
-    places = _indices(
-        indices, device, waits=not is_fill
-    )  # of a mask that is filled with one value CUDA needs no places
-    if not Presence.has_values and _is_large(target):
-        return target
+    places = _indices(indices, device, waits=not is_fill)  # to fill a mask with one value CUDA needs no places
     lowered = beneath(values) if is_simulated(values) else values
     _aten._index_put_impl_(beneath(target), places, lowered, accumulate, unsafe)
     return target
@@ -290,7 +236,6 @@ def _indices(indices: Sequence[Tensor | None], device: SimulatedDevice, *, waits
                 raise _on_several([each.device, device.device], "index")
             values.append(None if each is None else beneath(each))
         else:
-            device.counts.copies_to_device += 1
             device.counts.bytes_to_device += each.nbytes
             values.append(each)
     return values

@@ -29,7 +29,7 @@ def _prune(folder: Path) -> None:
     torch.set_num_threads(1)
     source, tokens = make_model(folder / "model", intermediate_size=512, num_hidden_layers=2), make_tokens(256, 64)
     results = []
-    for name, room in (("whole", 2**40), ("limited", 32 * _MB)):
+    for name, room in (("whole", 2**40), ("limited", 64 * _MB)):
         with memory_limited(room):
             results.append(
                 prune_language(

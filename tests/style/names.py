@@ -81,7 +81,6 @@ _RULES = {
     "look_up": "a recipe, body, metrics or report looked up by a key",
     "paper": "a method's module does not name its paper",
     "long_file": f"a file of more than {_LONGEST_FILE} lines",
-    "package_paragraph": "a package's __init__ does not say what lives there",
     **option_checks.RULES,
 }
 
@@ -99,9 +98,6 @@ def _in_source(source: Source) -> Iterator[Finding]:
 
     if lines > _LONGEST_FILE:
         yield finding("long_file", lines, f"{lines} lines")
-    file_name = name.rpartition("/")[2]
-    if file_name == "__init__.py" and len((ast.get_docstring(tree) or "").split()) < 4:
-        yield finding("package_paragraph", 1, "no paragraph")
     if _is_of_a_method(name) and not _names_a_paper(tree):
         yield finding("paper", 1, "no paper in the module's docstring")
     typed = name.startswith(_TYPED_FROM_SUBMIT_TO_REPORT)

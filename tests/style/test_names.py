@@ -26,7 +26,6 @@ def test_a_count_that_fell_is_written_down() -> None:
         ("docstring_first_word", "core/a.py", 'def f() -> int:\n    """What it is."""\n'),
         ("long_file", "core/a.py", "\n" * 501),
         ("look_up", "worker/a.py", 'x = job.metrics["bytes"]\n'),
-        ("package_paragraph", "core/a/__init__.py", ""),
         ("paper", "core/methods/a/method.py", '"""A method."""\n'),
         ("untyped_signature", "worker/a.py", "def f(x: dict[str, Any]) -> None: ...\n"),
         ("word_of_our_own", "core/a.py", "whatIsToldNow = 1\n"),

@@ -1,6 +1,5 @@
 """Removal of biases: nothing is chosen, and each block stays as it is but for them."""
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,6 @@ from core.engine.pruning.results import UnitRow
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSet
 from core.engine.removals.biases.info import BiasPlan
 from core.engine.removals.unit_run import UnitRun
-
-SECONDS_A_BLOCK = 0.3
-"""A test ends the process meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,6 @@ class BiasPass(UnitRemovalPass):
     def remove(
         self, place: int, tensors: Mapping[str, Tensor], unit_sets: Sequence[UnitSet], kept: KeptLayerUnits
     ) -> dict[str, Tensor]:
-        time.sleep(SECONDS_A_BLOCK)
         parts = [part for part in self.folder.family.sublayers if part.bias in self._plan.settings]
         gone = {f"{name}.bias" for part in parts for group in part.groups for name in group}
         return {name: tensor for name, tensor in tensors.items() if name not in gone}
