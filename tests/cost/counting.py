@@ -1,5 +1,6 @@
 """Counts of what a piece of work costs that are the same on every run: no times."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def cost_of(work: Callable[[], object]) -> Cost:
     with products:
         work()
     cost.flops = products.get_total_flops()
-    with _loads(cost), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as memory:
+    with _loads(cost), _no_collection(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as memory:
         before = _transferred()
         work()
         after = _transferred()
@@ -74,6 +75,17 @@ def _transferred() -> tuple[int, int]:
     """Return the bytes that this process has read and written so far."""
     counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(counters["rchar"]), int(counters["wchar"])
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect no garbage: when that happens depends on what the process did before, and so would the most bytes held."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager
