@@ -21,7 +21,7 @@ from cosmic_ray.work_item import TestOutcome
 from bench.cells import Cell, CellFailed, Runner, recalled
 from bench.mutants.mutant import Mutant
 
-_PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", "--timeout=120", "-m", "")
+_PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", "--timeout=120")
 _MOST_SECONDS = 900
 """Seconds after which a mutant counts as killed."""
 _SHARED = ".cache"
