@@ -7,7 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.documentation.conftest import ROOT
-from tests.pipelines.served_home import served_home
+from tests.documentation.served_home import served_home
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 
