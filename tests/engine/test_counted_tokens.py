@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from core.engine.datasets.counted_tokens import plain_ids, with_counted
+from core.engine.datasets.counted_tokens import with_counted
 from core.engine.models.folder import open_model
 from core.engine.pruning.streams.measure import measure
 from core.engine.recovery.distill.method import Distillation
@@ -35,13 +35,6 @@ def losses(model: nn.Module, ids_NT: Tensor) -> Tensor:
     """Return the loss of the prediction of each token but each first, [windows, time - 1]."""
     logits_NTV = model(ids_NT).logits[:, :-1].double()
     return nn.functional.cross_entropy(logits_NTV.transpose(1, 2), ids_NT[:, 1:], reduction="none")
-
-
-def test_ids_say_what_counts_and_are_plain_again() -> None:
-    ids_NT, counted_NT = windows()
-    marked = with_counted(ids_NT, counted_NT)
-    assert torch.equal(plain_ids(marked), ids_NT) and torch.equal(marked >= 0, counted_NT)
-    assert plain_ids(ids_NT) is ids_NT, "nothing is copied where every token counts"
 
 
 def test_perplexity_is_that_of_the_tokens_that_count(tmp_path: Path) -> None:
