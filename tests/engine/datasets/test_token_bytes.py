@@ -2,7 +2,6 @@
 
 import io
 import unicodedata
-from collections.abc import Callable
 from itertools import accumulate
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import GPTSw3Tokenizer, LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
 
 from core.engine.datasets.token_bytes import TokenBytes
@@ -58,37 +57,21 @@ def word_piece() -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
 
 
-def learn_pieces(rule: str) -> bytes:
+def byte_fallback() -> PreTrainedTokenizerBase:
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(LINES), model_writer=written, vocab_size=700, model_type="bpe", byte_fallback=True,
-        normalization_rule_name=rule, remove_extra_whitespaces=False, character_coverage=0.99, minloglevel=2,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, character_coverage=0.99, minloglevel=2,
         num_threads=1,
     )  # fmt: skip
-    return written.getvalue()
-
-
-def byte_fallback() -> PreTrainedTokenizerBase:
-    pieces = sentencepiece_model_pb2.ModelProto.FromString(learn_pieces("identity")).pieces
+    pieces = sentencepiece_model_pb2.ModelProto.FromString(written.getvalue()).pieces
     numbered = {each.piece: number for number, each in enumerate(pieces)}
     merges = generate_merges(numbered, {each.piece: each.score for each in pieces})
     return LlamaTokenizer(vocab=numbered, merges=merges, add_bos_token=True)
 
 
 @pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], PreTrainedTokenizerBase]:
-    """Tokenizers that know no places of tokens, by how they rewrite a text."""
-    folder = tmp_path_factory.mktemp("pieces")
-
-    def make(rule: str) -> PreTrainedTokenizerBase:
-        (folder / rule).write_bytes(learn_pieces(rule))
-        return GPTSw3Tokenizer(str(folder / rule))
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def tokenizers(slow: Callable[[str], PreTrainedTokenizerBase]) -> dict[str, PreTrainedTokenizerBase]:
+def tokenizers() -> dict[str, PreTrainedTokenizerBase]:
     return {
         "byte-level": byte_level(),
         "byte-level, composing": byte_level(composes=True),
@@ -114,6 +97,9 @@ def test_the_bytes_of_all_tokens_are_those_of_the_text(
         counts = TokenBytes(tokenizer).count(text, ids)
         assert counts is not None and len(counts) == len(ids) and all(count >= 0 for count in counts), name
         assert sum(counts) == (len(text.encode()) if ids else 0), name
+    level, pieces = tokenizers["byte-level"], tokenizers["word pieces"]
+    assert sum(TokenBytes(level).count(f"a{END}b", ids_of(level, f"a{END}b")) or []) == 2, "a special token has none"
+    assert TokenBytes(pieces).count("🙂", ids_of(pieces, "🙂")) == [4], "an unknown one has those of its text"
 
 
 @given(TEXTS)
@@ -144,18 +130,7 @@ def test_tokens_with_places_count_to_where_they_end(tokenizers: dict[str, PreTra
         assert [*accumulate(counts)][:-1] == [len(text[:end].encode()) for end in accumulate(ends, max)], name
 
 
-def test_special_tokens_stand_for_no_bytes_and_unknown_ones_for_their_text(
-    tokenizers: dict[str, PreTrainedTokenizerBase],
-) -> None:
-    level, pieces = tokenizers["byte-level"], tokenizers["word pieces"]
-    text = f"one{END}two"
-    counts = TokenBytes(level).count(text, ids_of(level, text))
-    assert counts is not None and sum(counts) == len("onetwo")
-    assert TokenBytes(pieces).count("🙂", ids_of(pieces, "🙂")) == [4]
-
-
-@pytest.mark.parametrize("name", ["byte-level", "byte fallback", "word pieces"])
-@pytest.mark.parametrize("samples", [None, 3])
+@pytest.mark.parametrize(("name", "samples"), [("byte-level", None), ("byte fallback", 3)])
 def test_windows_have_the_bytes_of_all_their_tokens_but_each_first(
     tokenizers: dict[str, PreTrainedTokenizerBase], name: str, samples: int | None
 ) -> None:
