@@ -23,8 +23,7 @@ def _module(heads: int, groups: int) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("time", [129, 256, 300])
-@pytest.mark.parametrize(("heads", "groups"), [(6, 2), (4, 4), (3, 1)])
+@pytest.mark.parametrize(("time", "heads", "groups"), [(129, 6, 2), (256, 4, 4), (300, 3, 1)])
 @torch.inference_mode()
 def test_blocks_are_nearer_to_exact_attention_than_the_kernel(time: int, heads: int, groups: int) -> None:
     module, inputs = _module(heads, groups), _inputs(time, heads, groups)
@@ -51,10 +50,3 @@ def test_what_blocks_cannot_do_keeps_the_kernel() -> None:
         with attention_in_blocks():
             answer, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *inputs, attention_mask, **keywords)
         assert torch.equal(answer, kernel)
-
-
-def test_the_kernel_is_back_after_the_context() -> None:
-    before = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    with attention_in_blocks():
-        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not before
-    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before

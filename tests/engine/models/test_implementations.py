@@ -1,9 +1,6 @@
-"""Whatever a config says, models are built with this project's choice of attention and experts; and what the door lets
-by opens.
-"""
+"""Whatever a config says, models are built with this project's choice of attention and experts."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -12,13 +9,10 @@ import transformers
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
-from core.engine.models.classifier import open_classifier
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import build_model, load_model
 from core.engine.models.streamed import StreamedModel
 from core.pipeline.stages.search.run import random_model
-from secateur_wire.errors import UnsafeConfig
-from tests.engine.classifier_folders import make_classifier
 from tests.engine.tiny import make_model
 
 CPU = torch.device("cpu")
@@ -43,25 +37,6 @@ def test_a_models_attention_is_this_projects_choice(name: str, attention: str, t
         random_model(opened, tampered(opened).config, torch.float32, CPU),
     ):
         assert (model.config._attn_implementation, model.config._experts_implementation) == (attention, "eager")
-
-
-def test_a_classifier_is_refused_by_file_and_key(tmp_path: Path) -> None:
-    path = make_classifier(tmp_path / "model", "timm-resnet")
-    sound = (path / "config.json").read_text()
-    for change, key in (
-        ({"architecture": "hf-hub:timm/resnet18"}, "architecture"),
-        ({"model_args": {"checkpoint_path": "/tmp/weights.pth"}}, "model_args.checkpoint_path"),
-        ({"model_args": {"pretrained_cfg": {"file": "weights.pth"}}}, "model_args.pretrained_cfg"),
-        ({"backbone_config": {"attn_implementation": KERNEL}}, "backbone_config"),
-    ):
-        (path / "config.json").write_text(json.dumps(json.loads(sound) | change))
-        with pytest.raises(UnsafeConfig) as refused:
-            open_classifier(path)
-        assert f"config.json holds {key!r}" in refused.value.message
-    (path / "config.json").write_text(sound)
-    (path / "preprocessor_config.json").write_text(json.dumps({"auto_map": {"AutoImageProcessor": "x.Y"}}))
-    with pytest.raises(UnsafeConfig, match=r"preprocessor_config\.json holds 'auto_map'"):
-        open_classifier(path)
 
 
 @pytest.mark.parametrize("name", sorted(TOKENIZER_CLASSES))

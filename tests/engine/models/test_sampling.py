@@ -38,13 +38,6 @@ def test_rare_tokens_at_the_end_of_a_large_vocabulary_keep_their_probability() -
         assert (token >= words - rare) == is_rare, place
 
 
-def test_tokens_without_a_probability_are_never_drawn() -> None:
-    logits_V = torch.full((1200,), -1000.0)
-    logits_V[[5, 600]] = 0.0
-    places_B = torch.tensor([0.0, 0.25, 0.5, 1 - 1e-16], dtype=torch.float64)
-    assert draw_tokens(logits_V.expand(4, -1), places_B).tolist() == [5, 5, 600, 600]
-
-
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_logits_that_are_not_finite_are_refused(value: float) -> None:
     logits_BV = torch.zeros(2, 600)
