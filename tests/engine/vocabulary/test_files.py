@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from transformers import (
@@ -22,14 +21,10 @@ TEXTS = ["the quick brown Fox  jumps", "don't requests; 42", "they're café naï
 TEMPLATE = "{% for m in messages %}{{ '<|' + m['role'] + '|>\\nSQLite ' + m['content'] }}{% endfor %}Ångström"
 
 
-def pieces_of(content: Content) -> Any:
-    return content["model"]["vocab"]
-
-
 def llama() -> PreTrainedTokenizerBase:
     content = KINDS["byte_fallback"]()
     merges = [tuple(merge) for merge in content["model"]["merges"]]
-    vocabulary = {{"<|end|>": "</s>"}.get(token, token): number for token, number in pieces_of(content).items()}
+    vocabulary = {{END: "</s>"}.get(token, token): number for token, number in content["model"]["vocab"].items()}
     return LlamaTokenizer(vocab=vocabulary | {"<s>": len(vocabulary)}, merges=merges)
 
 
