@@ -21,7 +21,6 @@ from core.engine.architectures.description import (
     weight_files,
 )
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
@@ -37,7 +36,7 @@ from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import InvalidParameters, InvalidSparsity, MissingTensors, UnsupportedArchitecture
 from tests.engine.sweeping import save
-from tests.engine.tiny import architecture_of, make_model, make_tokens
+from tests.engine.tiny import architecture_of, make_model
 
 CPU = torch.device("cpu")
 
@@ -64,23 +63,6 @@ def prune_and_reload(folder: Path, family: Architecture, tokens: torch.Tensor, w
     for linear in again.description.linears:
         zeros = int((again.read(f"{linear.name}.weight") == 0).sum())
         assert abs(zeros / linear.numel - 0.5) < 0.05, linear.name
-
-
-@pytest.mark.parametrize("name", ["phi3", "starcoder2"])
-def test_a_family_that_is_hidden_from_the_table_is_taken_as_what_is_discovered_of_it(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, listed = make_model(tmp_path / "model", name), architecture_of(name)
-    with_row = inspect_folder(folder)
-    monkeypatch.delitem(LANGUAGE_ARCHITECTURES, listed.architecture)
-    with pytest.raises(UnsupportedArchitecture, match=listed.architecture):
-        inspect_folder(folder)
-    family = discovered(folder)
-    assert (family.inputs, family.blocks, family.head) == (listed.inputs, listed.blocks, listed.head)
-    told = inspect_folder(folder, discovered=family)
-    same = {"parameters", "prunable_parameters", "linears", "tied_embeddings", "layers", "context_length"}
-    assert told.model_dump(include=same) == with_row.model_dump(include=same)
-    prune_and_reload(folder, family, make_tokens(), tmp_path / "work")
 
 
 # Tuples and no choice of positions; layers without attention; state from block to block in several streams of states.

@@ -184,13 +184,6 @@ def test_what_cannot_be_is_refused_before_it_is_queued(
         resolve_request(described, UnresolvedRequest(method, None, sparsity, parameters, layout=layout))
 
 
-def test_heads_and_channels_of_unlike_layers_are_counted_together() -> None:
-    structure = structure_of([(4, 2, 0), (0, 1, 640), (4, 2, 0), (0, 1, 640)])
-    request = WidthRequest(removed_kinds("kv_groups"), structure.parameters, 0.5, round_to=8, hidden_size=64)
-    counts = counts_for_ratio(structure, request)
-    assert [dict(each.units) for each in counts] == [{"heads": 2, "channels": 0}, {"heads": 0, "channels": 320}] * 2
-
-
 def test_by_default_heads_go_only_where_less_than_a_quarter_of_the_channels_would_stay(
     described: ModelDescription,
 ) -> None:

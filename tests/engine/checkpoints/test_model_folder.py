@@ -13,12 +13,10 @@ from safetensors.numpy import save_file
 
 from core.engine.architectures.description import inspect_folder
 from core.engine.checkpoints.safetensors_header import read_header
-from core.engine.options.allocation import AllocationOptions
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import (
     CorruptSafetensors,
-    IndivisibleWidth,
     InvalidParameters,
     MissingTensors,
     PathEscapes,
@@ -134,11 +132,6 @@ def test_a_missing_tensor_is_named(folder: Path) -> None:
         inspect_folder(folder)
 
 
-def test_a_width_that_m_does_not_divide_names_the_layer(folder: Path) -> None:
-    with pytest.raises(IndivisibleWidth, match=r"model\.layers\.0\.mlp\.down_proj has 12 input weights.*8"):
-        resolve_request(inspect_folder(folder), UnresolvedRequest("wanda", "4:8", None))
-
-
 @pytest.mark.parametrize(
     ("parameters", "param", "words"),
     [
@@ -156,20 +149,3 @@ def test_bad_parameters_are_named(folder: Path, parameters: dict[str, Any], para
     with pytest.raises(InvalidParameters, match=words) as caught:
         resolve_request(inspect_folder(folder), UnresolvedRequest("sparsegpt", "unstructured", 0.5, parameters))
     assert caught.value.param == param
-
-
-def test_a_pattern_that_fixes_all_rates_leaves_nothing_to_allocate(folder: Path) -> None:
-    description = inspect_folder(folder)
-    free, fixed = (
-        resolve_request(
-            description, UnresolvedRequest("frontier", pattern, sparsity, {"skip_modules": ["down_proj"]})
-        ).parameters
-        for pattern, sparsity in (("unstructured", 0.5), ("4:8", None))
-    )
-    assert isinstance(free, AllocationOptions) and isinstance(fixed, AllocationOptions)
-    assert (free.allocation, fixed.allocation) == ("fisher", "uniform")
-    with pytest.raises(InvalidParameters, match="only 'uniform' fits"):
-        resolve_request(
-            description,
-            UnresolvedRequest("frontier", "4:8", None, {"allocation": "fisher", "skip_modules": ["down_proj"]}),
-        )

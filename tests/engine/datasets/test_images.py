@@ -124,14 +124,6 @@ def test_samples_are_spaced_evenly_or_drawn_by_seed_and_never_twice(tmp_path: Pa
     assert caught.value.param == "calibration.samples"
 
 
-def test_another_image_takes_the_place_of_one_that_cannot_be_read(tmp_path: Path) -> None:
-    images: list[bytes | None] = list(grays(100))
-    images[20] = None
-    file = write_parquet(tmp_path / "a.parquet", images, [0] * 100)
-    spaced, notes = opened(file, tmp_path, choice=ImageSelection(samples=5))
-    assert shades(spaced) == [0, 1, 40, 60, 80] and "row 20" in notes[-1]
-
-
 def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
     claimed = bytearray(grays(1)[0])
     claimed[16:24] = struct.pack(">2I", 2**13, 2**13)  # width and height

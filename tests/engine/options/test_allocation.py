@@ -1,4 +1,4 @@
-"""Rates from measured curves: the sum is exact, and who suffers more loses no more; and patterns with their sparsities."""
+"""Rates from measured curves: the sum is exact, who suffers more loses no more; and patterns with their sparsities."""
 
 import pytest
 from hypothesis import given
