@@ -27,14 +27,9 @@ TOGETHER: Final = {
     ),
     "experts": ("tests/engine/pruning/test_expert",),
     "sources": ("tests/style/",),
-    "onnx": (
-        "tests/engine/exporters/test_classifier_artifact.py",
-        "tests/engine/evaluation/test_classifier_latency.py",
-    ),
 }
 """Starts of files that share one process: that which runners are forked from, that of `tests.engine.apart`, one that
-has found the architectures of mixtures, one that has parsed the product, and one that exports to ONNX. Each takes
-seconds to be ready."""
+has found the architectures of mixtures, and one that has parsed the product. Each takes seconds to be ready."""
 
 
 class ByWhatIsShared(LoadFileScheduling):

@@ -2,22 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core import counting
 from core.counting import counted, current_work, finished_share, working
-from core.engine.evaluation.timing import in_turn
-from core.engine.models.folder import open_model
-from core.engine.models.self_text import generate_documents
-from core.pipeline.passes import walk_for
-from tests.engine.sweeping import request_for
-from tests.engine.tiny import make_model, make_tokens
-from tests.sources.conftest import write_wordy_model
 
 CPU = torch.device("cpu")
 
@@ -52,58 +43,3 @@ def test_loops_within_one_another_are_told_together_and_end_with_their_errors(no
     with suppress(RuntimeError), working("something without steps"):
         assert current_work() == "something without steps"
         raise RuntimeError
-
-
-@pytest.mark.parametrize(
-    ("method", "parameters", "sparsity", "said"),
-    [
-        ("wanda", {"allocation": "owl"}, 0.5, ["looking for outliers in blocks: 3 of 4", "pruning blocks: 3 of 4"]),
-        ("wanda", {"allocation": "fisher"}, 0.5, ["passing blocks forward: 3 of 4", "taking gradients of blocks: 3"]),
-        ("llm-pruner", {}, 0.25, ["taking gradients of blocks: 3 of 4", "removing from blocks: 3 of 4"]),
-        (
-            "bonsai",
-            {"masks_per_round": 10, "round_share": 0.2, "sequences": 2},
-            0.25,
-            ["rounds of removal: 0 of ", "measuring masks: 1 of "],
-        ),
-        (
-            "depth",
-            {"criterion": "perplexity"},
-            0.4,
-            ["layers to remove: 0 of 2; trying the model without each: 3 of 4", "layers to remove: 1 of 2; trying"],
-        ),
-    ],
-)
-def test_methods_say_what_they_are_at(
-    method: str, parameters: dict[str, Any], sparsity: float, said: list[str], noted: Noted, tmp_path: Path
-) -> None:
-    folder = open_model(make_model(tmp_path / "model", num_hidden_layers=4))
-    pattern = "unstructured" if method == "wanda" else "structured"
-    walk_for(
-        folder,
-        request_for(folder, method, sparsity, pattern, parameters, layout="uniform"),
-        device=CPU,
-        calibration=make_tokens(),
-        evaluations={},
-        work=tmp_path,
-    ).run()
-    for words in said:
-        assert any(words in each for each in noted.said), (words, sorted(set(noted.said)))
-
-
-def test_the_model_s_own_text_is_counted_token_by_token(noted: Noted, tmp_path: Path) -> None:
-    folder = write_wordy_model(tmp_path / "model")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    heard: list[int] = []
-    list(
-        generate_documents(
-            model, tokenizer, tokens=96, length=24, seed=0, at_once=4, on_progress=heard.append
-        )  # one batch is enough for most of it
-    )
-    assert len(heard) >= 10 and 0 <= heard[0] < 20 < max(heard) <= 96
-    assert "the model writes text of its own, tokens: 4 of 96" in noted.said
-
-
-def test_rounds_of_timing_are_counted(noted: Noted) -> None:
-    in_turn({"dense": lambda: None}, rounds=3)
-    assert noted.said[-1] == "timing dense and pruned in turn by rounds: 3 of 4"

@@ -13,10 +13,11 @@ from core.engine.recovery.language import recover
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
 from core.pipeline.passes import walk_for
+from tests.engine.crossing import crossed
 from tests.engine.recovering import linears_of, make_pruned
 from tests.engine.sweeping import request_for, tensors_of
-from tests.engine.tiny import make_model, make_tokens
-from tests.families import LANGUAGE_MODELS, reloaded
+from tests.engine.tiny import UNLIKE, make_model, make_tokens
+from tests.families import reloaded
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: none here")]
 
@@ -31,10 +32,9 @@ def prune(folder: Path, work: Path, device: str, method: str, pattern: str) -> P
     ).run()  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LANGUAGE_MODELS)
-@pytest.mark.parametrize(("method", "pattern"), reloaded("weights"))
-def test_cuda_prunes_as_the_cpu_does(name: str, method: str, pattern: str, tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model", name)
+@crossed("name, way", UNLIKE, reloaded("weights"))
+def test_cuda_prunes_as_the_cpu_does(name: str, way: tuple[str, str], tmp_path: Path) -> None:
+    folder, (method, pattern) = make_model(tmp_path / "model", name), way
     cpu, cuda = (prune(folder, tmp_path / device, device, method, pattern) for device in ("cpu", "cuda"))
     assert cuda.perplexity["text"].dense == pytest.approx(cpu.perplexity["text"].dense, rel=1e-4)
     assert cuda.perplexity["text"].pruned == pytest.approx(cpu.perplexity["text"].pruned, rel=0.05)
@@ -44,8 +44,9 @@ def test_cuda_prunes_as_the_cpu_does(name: str, method: str, pattern: str, tmp_p
         assert ((ours[key] == 0) == (theirs[key] == 0)).float().mean() > 0.95
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("method", ["finetune", "lora", "distill"])
+@pytest.mark.parametrize(
+    ("method", "dtype"), [("finetune", torch.float32), ("lora", torch.bfloat16), ("distill", torch.float16)]
+)
 def test_cuda_trains_and_keeps_every_zero(method: str, dtype: torch.dtype, tmp_path: Path) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)  # one process, one device and arithmetic; here several
     source, dense = make_pruned(tmp_path / "pruned", dtype=dtype), make_model(tmp_path / "dense", dtype=dtype)

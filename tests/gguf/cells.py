@@ -1,5 +1,6 @@
 """Cells of the matrix: a small trained model of each family, cut in each way as a job cuts it."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.exporters.exporter_info import AddedExporterInfo
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.info import INFO
@@ -22,10 +24,11 @@ from core.pipeline.passes import walk_for
 from core.pipeline.recipes.outputs import losses_of
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from core.pipeline.stages.discover import discover_and_test
 from secateur_wire.job_body import Quantization, StoredDtype
 from tests.engine.sweeping import request_for, save
 from tests.engine.tiny import make_tokens
-from tests.gguf.trained import LINES, save_trained
+from tests.gguf.trained import LINES, STEPS, save_trained
 
 Cell = tuple[str, str]
 """A family, and a way to cut it."""
@@ -66,25 +69,47 @@ WAYS: Final[Mapping[str, Way]] = {
 }
 
 
+MIXTURE_WAYS: Final[Mapping[str, Way]] = {
+    "uncut": Way(),
+    "experts": Way("expert-drop", 0.2, {"score": "random"}),
+    "channels": Way("l2-structured", 0.2, {"attention": "none", "round_to": 32}),
+    "per_layer": Way("l2-structured", 0.2, {"attention": "none", "round_to": 32, "protected_first": 1}, "per_layer"),
+}
+
+
 def cut_trained(place: Path, family: str, way: str, *, info: AddedExporterInfo = INFO, **changes: Any) -> Path:
     """Save a trained model as a job leaves it; raises InvalidRequest where that is refused before one is queued.
 
     `info` is the form that the job asks for.
     """
-    folder = save_trained(place / "model", family, **changes)
-    opened = open_model(folder)
-    request = WAYS[way].request(opened.description)
+    return _cut(place, open_model(save_trained(place / "model", family, **changes)), way, WAYS[way], info).path
+
+
+def cut_mixture(
+    place: Path, family: str, way: str, *, info: AddedExporterInfo = INFO, training_steps: int = STEPS
+) -> ModelFolder:
+    """Open a trained mixture as a job leaves it, likewise."""
+    folder = save_trained(place / "model", family, training_steps)
+    config = json.loads((folder / "config.json").read_bytes())
+    discovered = discover_and_test(config, read_header(folder / "model.safetensors"))
+    return _cut(place, open_model(folder, discovered=discovered), way, MIXTURE_WAYS[way], info)
+
+
+def _cut(place: Path, opened: ModelFolder, name: str, way: Way, info: AddedExporterInfo) -> ModelFolder:
+    request, discovered = way.request(opened.description), opened.description.discovered
     info.check_types(
         opened.description, info.types[:1], losses_of(opened.description, request), "output.exports.0.types"
     )
-    if way == "uncut":
-        return folder
+    if name == "uncut":
+        return opened
     work = place / "work"
     work.mkdir()
     tokens = make_tokens(4, 32, vocabulary=opened.description.vocabulary_size)
     result = walk_for(opened, request, device=torch.device("cpu"), work=work, calibration=tokens, evaluations={}).run()
-    write_checkpoint(result.files, result.unchanged, folder, place / "cut", config=result.config)
-    return place / "cut"
+    write_checkpoint(
+        result.files, result.unchanged, opened.path, place / "cut", config=result.config, discovered=discovered
+    )
+    return open_model(place / "cut", own_artifact=True, discovered=discovered)
 
 
 def quantised(place: Path, chosen: Quantization, family: str = "llama", dtype: StoredDtype = "bfloat16") -> Path:

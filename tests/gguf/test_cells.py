@@ -7,6 +7,7 @@ import numpy
 import pytest
 from safetensors.numpy import load_file
 
+from core.engine.exporters.gguf.cells import FAMILIES as GGUF_FAMILIES
 from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.gguf.settings import read_settings
 from core.engine.models.folder import open_model
@@ -16,8 +17,18 @@ from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 from secateur_wire.errors import InvalidRequest
-from tests.gguf.cells import WAYS, Cell, Way, cut_trained, export, nightly_but
-from tests.gguf.trained import FAMILIES, MINUTE, STEPS, save_trained
+from tests.gguf.cells import (
+    MIXTURE_WAYS,
+    WAYS,
+    Cell,
+    Way,
+    cut_mixture,
+    cut_trained,
+    export,
+    export_opened,
+    nightly_but,
+)
+from tests.gguf.trained import FAMILIES, MINUTE, MIXTURES, STEPS, save_trained
 
 IN_EVERY_RUN: Sequence[Cell] = [
     *(("qwen2", "heads"), ("gemma2", "layers"), ("gpt2", "channels"), ("glm", "per_layer")),
@@ -102,3 +113,41 @@ def test_settings_that_llama_cpp_does_not_compute_are_refused(
     folder = open_model(save_trained(tmp_path, family, training_steps=0, **changes))
     with pytest.raises(InvalidRequest, match=said):
         read_settings(folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "way"),
+    nightly_but(
+        [(family, way) for family in MIXTURES for way in MIXTURE_WAYS if way != "per_layer"], [("qwen2-moe", "experts")]
+    ),
+)
+def test_a_mixture_is_exact_in_llama_cpp(family: str, way: str, tmp_path: Path) -> None:
+    folder = cut_mixture(tmp_path, family, way)
+    settings = read_settings(folder)
+    number = settings.keys["expert_count"]
+    assert settings.family.is_mixture and isinstance(number, int) and (number < 6 if way == "experts" else number == 6)
+    if not settings.form.has_dense_lead:
+        assert settings.keys["expert_feed_forward_length"] == settings.keys["feed_forward_length"]
+    exported = {each.type: each for each in export_opened(folder, "F32", "F16", "Q8_0").files}
+    assert exported["F32"].kl is not None and exported["F32"].kl < 1e-9
+    assert not any(each.other_types for each in exported.values())
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "said"),
+    [
+        ("Qwen2MoeForCausalLM", {"norm_topk_prob": True, "shared_expert_intermediate_size": 8}, "normalised gates"),
+        ("Qwen3MoeForCausalLM", {"norm_topk_prob": False}, "gates that are not normalised"),
+        ("OlmoeForCausalLM", {"norm_topk_prob": False, "clip_qkv": 1.0}, "limits of queries, keys and values"),
+        ("DeepseekV2ForCausalLM", {"topk_method": "group_limited_greedy"}, "the two best of each"),
+        ("DeepseekV2ForCausalLM", {"topk_method": "greedy", "mlp_bias": True}, "biases of the FFN"),
+        ("DeepseekV3ForCausalLM", {"rope_interleave": False}, "turn halves"),
+        ("DeepseekV3ForCausalLM", {"rope_interleave": True, "attention_bias": True}, "biases of attention"),
+        ("GptOssForCausalLM", {"swiglu_alpha": 1.702, "swiglu_limit": 5.0}, "gates of swiglu_limit 5"),
+    ],
+)
+def test_settings_of_mixtures_that_llama_cpp_does_not_compute_are_refused(
+    family: str, changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        GGUF_FAMILIES[family].keys(changes)

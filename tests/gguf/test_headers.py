@@ -31,11 +31,16 @@ def header(entries: int, body: bytes, *, tensors: int = 0, version: int = 3) -> 
 
 ARCHITECTURE = string("general.architecture", "llama")
 ARRAY = text("a") + struct.pack("<I", 9)
+ALIGNMENT = text("general.alignment") + struct.pack("<II", 4, 0)
 TENSOR = text("w") + struct.pack("<I", 1)
+
+
+def tensor(body: bytes) -> bytes:
+    return header(1, ARCHITECTURE + body, tensors=1)
+
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "does not begin with GGUF"),
-    "another file": (b"PK\x03\x04" * 20, "does not begin with GGUF"),
     "an old version": (header(0, b"", version=1), "version 1, expected 2 or 3"),
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "version 50331648"),
     "countless metadata": (header(2**63, ARCHITECTURE), "it claims 9223372036854775808 of them"),
@@ -49,26 +54,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "an unknown type": (header(1, text("a") + struct.pack("<I", 77)), "unknown type 77"),
     "no text": (header(1, struct.pack("<Q", 2) + b"\xff\xfe"), "not UTF-8"),
     "a key twice": (header(2, ARCHITECTURE * 2), "'general.architecture' twice"),
-    "an alignment of nothing": (
-        header(2, ARCHITECTURE + text("general.alignment") + struct.pack("<II", 4, 0)),
-        "general.alignment is 0",
-    ),
-    "a huge tensor": (
-        header(1, ARCHITECTURE + TENSOR + struct.pack("<QIQ", 2**62, 0, 0), tensors=1),
-        "has the shape [4611686018427387904]",
-    ),
-    "a tensor beyond the file": (
-        header(1, ARCHITECTURE + TENSOR + struct.pack("<QIQ", 1000, 0, 0), tensors=1),
-        "ends at byte",
-    ),
-    "a tensor of many dimensions": (
-        header(1, ARCHITECTURE + text("w") + struct.pack("<I", 2**31), tensors=1),
-        "2147483648 dimensions",
-    ),
-    "a tensor of an unknown type": (
-        header(1, ARCHITECTURE + TENSOR + struct.pack("<QIQ", 1, 999, 0), tensors=1),
-        "unknown type 999",
-    ),
+    "an alignment of nothing": (header(2, ARCHITECTURE + ALIGNMENT), "general.alignment is 0"),
+    "a huge tensor": (tensor(TENSOR + struct.pack("<QIQ", 2**62, 0, 0)), "has the shape [4611686018427387904]"),
+    "a tensor beyond the file": (tensor(TENSOR + struct.pack("<QIQ", 1000, 0, 0)), "ends at byte"),
+    "a tensor of many dimensions": (tensor(text("w") + struct.pack("<I", 2**31)), "2147483648 dimensions"),
+    "a tensor of an unknown type": (tensor(TENSOR + struct.pack("<QIQ", 1, 999, 0)), "unknown type 999"),
 }
 
 
@@ -133,7 +123,7 @@ def test_a_header_that_takes_too_much_memory_or_time_is_refused(
 def test_tokenizers_of_broken_headers_are_built_or_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     outcomes = []
-    for number in range(1000):
+    for number in range(400):
         file.write_bytes(broken_gguf(random.Random(f"tokenizer {number}"))["model.gguf"])
         try:
             with file.open("rb") as stream:
@@ -142,4 +132,4 @@ def test_tokenizers_of_broken_headers_are_built_or_refused(tmp_path: Path) -> No
             outcomes.append("refused")
         else:
             outcomes.append("built" if tokenizer("ab <|end|>")["input_ids"] is not None else "")
-    assert outcomes.count("built") > 50 and outcomes.count("refused") > 300
+    assert outcomes.count("built") > 20 and outcomes.count("refused") > 100

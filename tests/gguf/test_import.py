@@ -1,27 +1,21 @@
-"""GGUF files taken into a home: converted in a runner, refused with a reason, converted again where that was wrong."""
+"""GGUF files taken into a home: converted in a runner, and refused with a reason."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
 import pytest
 from gguf import GGUFReader
 
-from core.database import transaction
 from core.engine.exporters.probe_lines import varied_lines
 from core.engine.models.folder import open_model
-from core.service.registry.service import find_row
-from core.service.registry.tables import ModelRow
 from core.settings import Settings
 from secateur_wire.errors import SecateurError, UnusableModel
 from tests.gguf.files import train_byte_level, write_llama
 from tests.gguf.llama_cpp import llama_cpp_ids
-from tests.worker.conftest import eventually
 from worker.embedded import register
 from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.embedded.register import add_model
-from worker.samples import language
 
 LINES = varied_lines(100)
 
@@ -75,33 +69,3 @@ def test_an_import_that_takes_too_long_is_ended(
     monkeypatch.setattr(register, "IMPORT_SECONDS", -1e9)
     with pytest.raises(UnusableModel, match="could not be imported within the time"):
         add_model(home, "small", small_gguf, say=quiet)
-
-
-def test_an_older_conversion_of_the_sample_is_made_again_and_once(
-    home: EmbeddedInstance, small_gguf: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fetched = []
-    said: list[str] = []
-
-    def fetch(file: object, target: Path, settings: object, say: object) -> Path:
-        fetched.append(file)
-        eventually(lambda: any("waiting" in each for each in said))  # until the other has come
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(small_gguf.read_bytes())
-        return target
-
-    monkeypatch.setattr(language, "fetch", fetch)
-    home.settings.datasets_root.mkdir(parents=True, exist_ok=True)
-    for name in (language.CALIBRATION, language.EVALUATION):
-        (home.settings.datasets_root / f"{name}.jsonl").write_text('{"text": "words"}\n')
-    add_model(home, language.MODEL, small_gguf, source=language.SMOLLM2.requirement, say=quiet)
-    folder = home.settings.models_root / language.MODEL
-    (folder / "tokenizer.json").write_text("as it was converted before")
-    with ThreadPoolExecutor(2) as two:  # as two processes may
-        for done in [two.submit(language.add_samples, home, said.append) for _ in range(2)]:
-            done.result()
-        assert sum("waiting" in each for each in said) == 1
-    with transaction(home.sessions) as session:
-        row = find_row(session, ModelRow, home.team_id, language.MODEL)
-        assert row is not None and row.source == language.MODEL_SOURCE
-    assert open_model(folder).tokenizer()("a 12")["input_ids"] and fetched == [language.SMOLLM2]

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy
-import pytest
 import torch
 from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
@@ -25,7 +24,6 @@ from tests.gguf.trained import LINES, save_trained
 
 CPU = torch.device("cpu")
 _ZEROS = ResolvedRequest("magnitude", "unstructured", 0.5, parse_parameters("magnitude", {}))
-_Q4 = {"exports": [{"format": "gguf", "types": ["Q8_0", "Q4_0"]}]}
 
 
 def measured(folder: Path, work: Path, budget: int = 2**30) -> dict[str, torch.Tensor]:
@@ -84,19 +82,9 @@ def test_llama_cpp_rounds_what_matters_more_with_less_error(tmp_path: Path) -> N
     assert weighted == len(squares) == 14
 
 
-@pytest.mark.parametrize(
-    ("changes", "is_calibrated", "expected"),
-    [
-        ({}, True, True),
-        ({}, False, None),
-        ({"importance_matrix": False}, True, False),
-        ({"importance_matrix": True}, True, True),
-        ({"exports": [{"format": "gguf", "types": ["Q8_0"]}]}, True, None),
-    ],
-)
-def test_it_is_used_where_there_is_a_text_and_a_type_for_it(
-    changes: dict[str, object], is_calibrated: bool, expected: bool | None, tmp_path: Path
-) -> None:
+def test_it_is_used_where_there_is_a_text_and_a_type_for_it(tmp_path: Path) -> None:
     description = open_model(make_model(tmp_path, "llama")).description
-    output = resolve_output(Output.model_validate(_Q4 | changes), description, _ZEROS, is_calibrated=is_calibrated)
-    assert output.importance_matrix is expected
+    for types, is_calibrated, expected in ((["Q4_0"], True, True), (["Q4_0"], False, None), (["Q8_0"], True, None)):
+        output = Output.model_validate({"exports": [{"format": "gguf", "types": types}]})
+        resolved = resolve_output(output, description, _ZEROS, is_calibrated=is_calibrated)
+        assert resolved.importance_matrix is expected

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 from gguf import GGUFWriter
 
-from core.engine.exporters.gguf import codes, exporter, writer
+from core.engine.exporters.gguf import exporter, writer
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
-from core.engine.exporters.gguf.tensors import PlacedTensor, placed_tensors, read_placed
+from core.engine.exporters.gguf.tensors import PlacedTensor, read_placed
 from core.engine.models.folder import ModelFolder, open_model
 from secateur_wire.errors import ExportFailed, ExportMismatch
-from tests.gguf.cells import cut_trained, export, export_opened
-from tests.gguf.mixtures import cut_mixture
+from tests.gguf.cells import cut_mixture, cut_trained, export, export_opened
 
 Mistake = Callable[[pytest.MonkeyPatch], None]
 
@@ -42,23 +41,10 @@ def _other_pre_tokenizer(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _swapped_gate(patch: pytest.MonkeyPatch) -> None:
-    other = {"ffn_gate": "ffn_up", "ffn_up": "ffn_gate"}
-
-    def wrong(folder: ModelFolder, settings: GgufSettings) -> list[PlacedTensor]:
-        return [
-            replace(each, name=each.name.replace(each.module, other.get(each.module, each.module)))
-            for each in placed_tensors(folder, settings)
-        ]
-
-    patch.setattr(codes, "placed_tensors", wrong)
-
-
 @pytest.mark.parametrize(
     ("mistake", "way", "error", "said"),
     [
         (_other_row_order, "uncut", ExportMismatch, r"mean KL divergence is \S+ nats"),
-        (_swapped_gate, "uncut", ExportMismatch, r"mean KL divergence is \S+ nats"),
         (_no_head_size, "heads", ExportFailed, r"does not load model-F16\.gguf"),
         (_other_pre_tokenizer, "uncut", ExportMismatch, "the artifact's tokenizer as"),
     ],

@@ -1,4 +1,4 @@
-"""The tokenizers of GGUF files put out the very ids that llama.cpp puts out."""
+"""The tokenizers of GGUF files put out the very ids that llama.cpp puts out, those of models that lost tokens too."""
 
 import io
 from dataclasses import replace
@@ -6,19 +6,29 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from gguf import GGUFWriter
+import torch
+from gguf import GGUFReader, GGUFWriter
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, pre_tokenizers
-from transformers import AutoTokenizer, GemmaTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaTokenizer, LlamaConfig, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import generate_merges
 
 from core.engine.exporters.gguf.vocabulary import read_vocabulary
 from core.engine.exporters.probe_lines import varied_lines
+from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.gguf_header import read_gguf_header
 from core.engine.models.gguf_tokenizer import PRE_TOKENIZERS, build_tokenizer
+from core.engine.removals.vocabulary.rows import required_tokens, write_reduced
+from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
+from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
+from core.engine.removals.vocabulary.tokenizers.files import write_tokenizer
+from core.engine.removals.vocabulary.tokenizers.tokenizer_file import read_tokenizer
 from secateur_wire.errors import InvalidRequest, UnusableModel
+from tests.gguf.cells import export
 from tests.gguf.files import Merges, finish, train_byte_level, write_byte_level, write_sentencepiece
 from tests.gguf.llama_cpp import llama_cpp_ids
+from tests.gguf.test_export import CUT
+from tests.gguf.trained import save_trained
 
 LINES = varied_lines(600)
 TRAINED_ON = LINES * 3 + varied_lines(2000, seed=1)
@@ -160,3 +170,51 @@ def test_a_pre_tokenizer_that_is_not_known_is_refused_by_name(
         tokenizer_of(file)
     said = "names the pre-tokenizer 'kimi-k2'" if name else "does not name its pre-tokenizer"
     assert said in refused.value.message and "llama-bpe" in refused.value.message and "smollm" in refused.value.message
+
+
+COUNTED = [line for line in varied_lines(120, seed=3) if line]
+
+
+def without_tokens(folder: Path, target: Path, tokens: int) -> ModelFolder:
+    """Write the model that keeps this number of tokens, chosen by a few lines."""
+    dense = open_model(folder)
+    chosen = choose_tokens(
+        read_tokenizer(folder), count_tokens(COUNTED, folder), tokens=tokens, required=required_tokens(dense)
+    )
+    assert len(chosen.ids) == tokens < dense.description.vocabulary_size
+    write_tokenizer(folder, target, chosen.ids, size=dense.description.vocabulary_size)
+    return write_reduced(dense, chosen.ids, target)
+
+
+def test_byte_level_vocabularies_and_their_merges_are_cut_and_keep_the_name_of_their_splitting(tmp_path: Path) -> None:
+    dense = save_trained(tmp_path / "dense", **CUT)
+    cut = without_tokens(dense, tmp_path / "cut", 380)
+    (exported,) = export(cut.path, "F16").files
+    assert exported.kl is not None and exported.kl < 1e-4
+    pre, tokens, merges = (
+        GGUFReader(cut.path / exported.file).get_field(f"tokenizer.ggml.{each}") for each in ("pre", "tokens", "merges")
+    )
+    assert pre is not None and tokens is not None and merges is not None
+    whole = open_model(dense)
+    before = read_vocabulary(dense, whole.tokenizer(), whole.description.vocabulary_size)
+    assert pre.contents() == before.pre
+    assert tokens.contents() == cut.tokenizer().convert_ids_to_tokens(list(range(380)))
+    assert 0 < len(merges.contents()) < len(before.merges)
+
+
+def test_sentencepiece_vocabularies_are_cut_and_keep_an_order_of_scores_that_gives_the_same_tokens(
+    pieces_learnt: tuple[list[str], list[float], list[int]], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    tokenizer = tokenizer_of(write_sentencepiece(tmp_path / "vocabulary.gguf", *pieces_learnt))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=128, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "dense")
+    tokenizer.save_pretrained(tmp_path / "dense")
+    cut = without_tokens(tmp_path / "dense", tmp_path / "cut", 1500)
+    (exported,) = export(cut.path, "F16").files
+    assert exported.kl is not None and exported.kl < 1e-5
+    scores = GGUFReader(cut.path / exported.file).get_field("tokenizer.ggml.scores")
+    assert scores is not None and len(scores.contents()) == 1500

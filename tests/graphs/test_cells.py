@@ -3,6 +3,8 @@
 Cells are of the night: in every run a job has a graph whose layers differ, a mistake is caught, and graphs chat.
 """
 
+import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,17 @@ import pytest
 import torch
 from transformers import DynamicLayer, PreTrainedModel
 
-from core.engine.exporters import graph_files
+from core.engine.architectures.describe import describe_folder
+from core.engine.exporters import exporter_info, graph_files
 from core.engine.exporters.implementations import added_exporter
-from core.engine.models.folder import ModelFolder
-from secateur_wire.errors import ExportMismatch
-from tests.gguf.cells import nightly_but
-from tests.gguf.mixtures import cut_mixture
+from core.engine.models.folder import ModelFolder, open_model
+from core.methods.registry import parse_parameters
+from core.pipeline.recipes.outputs import resolve_output
+from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.request import ResolvedRequest
+from secateur_wire.errors import ExportMismatch, InvalidRequest
+from tests.engine.tiny import make_model
+from tests.gguf.cells import cut_mixture, nightly_but
 from tests.gguf.trained import FAMILIES, LINES, MIXTURES, OTHERS, save_trained
 from tests.graphs.cells import FORMS, WAYS, cut, export
 
@@ -55,12 +62,7 @@ def test_a_mixture_is_exact_in_its_engine(family: str, way: str, form: str, tmp_
     assert exact.kl is not None and exact.kl < 1e-8 and exact.decoded_kl is not None and exact.decoded_kl < 1e-8
 
 
-def _swap_projections(patch: pytest.MonkeyPatch, model: PreTrainedModel) -> None:
-    for layer in model.model.layers:
-        layer.mlp.gate_proj, layer.mlp.up_proj = layer.mlp.up_proj, layer.mlp.gate_proj
-
-
-def _keep_the_cache(patch: pytest.MonkeyPatch, model: PreTrainedModel) -> None:
+def _keep_the_cache(patch: pytest.MonkeyPatch) -> None:
     """Attend to new keys and values, and give back those that were there before: a prompt alone does not show it."""
     update = DynamicLayer.update
 
@@ -75,24 +77,44 @@ def _keep_the_cache(patch: pytest.MonkeyPatch, model: PreTrainedModel) -> None:
     patch.setattr(DynamicLayer, "update", stale)
 
 
-@pytest.mark.parametrize(
-    ("mistake", "form", "kind", "said"),
-    [
-        (_keep_the_cache, "openvino", "INT8", "mean KL divergence.*(of decoded tokens|is allowed)"),
-        pytest.param(_swap_projections, "onnx", "F32", "mean KL divergence", marks=pytest.mark.nightly),
-    ],
-)
-def test_a_mistake_in_a_graph_is_caught(
-    mistake: Any, form: str, kind: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_in_a_graph_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_trained(tmp_path / "model", tie_word_embeddings=False)
     decoder_of = graph_files.decoder_of
 
     def wrong(folder: ModelFolder) -> PreTrainedModel:
         model = decoder_of(folder)
-        mistake(monkeypatch, model)
+        _keep_the_cache(monkeypatch)
         return model
 
     monkeypatch.setattr(graph_files, "decoder_of", wrong)
-    with pytest.raises(ExportMismatch, match=said):
-        export(folder, form, [kind])
+    with pytest.raises(ExportMismatch, match=r"mean KL divergence.*(of decoded tokens|is allowed)"):
+        export(folder, "openvino", ["INT8"])
+
+
+_ZEROS = ResolvedRequest("magnitude", "unstructured", 0.5, parse_parameters("magnitude", {}))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_the_worker_or_the_model_s_files_lack_is_refused(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter, good = added_exporter(form), save_trained(tmp_path / "good")
+    exporter.require_possible(open_model(good))
+    other = save_trained(tmp_path / "other")
+    settings = json.loads((other / "tokenizer_config.json").read_bytes()) | {"tokenizer_class": "GPT2Tokenizer"}
+    (other / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(InvalidRequest, match=r"reads .* otherwise than its tokenizer\.json does"):
+        exporter.require_possible(open_model(other))
+    monkeypatch.setattr(
+        exporter_info, "find_spec", lambda name: None if name == FORMS[form].packages[-1] else find_spec(name)
+    )
+    with pytest.raises(InvalidRequest, match=rf"pip install .*whl\[{FORMS[form].runtime.extra}\]'"):
+        exporter.require_possible(open_model(good))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_type_of_another_form_is_refused_before_a_job_is_queued(form: str, tmp_path: Path) -> None:
+    description = describe_folder(make_model(tmp_path / "model", "llama"))
+    output = Output.model_validate({"exports": [{"format": form, "types": ["Q8_0"]}]})
+    with pytest.raises(InvalidRequest, match=f"Q8_0 is no type of {form}"):
+        resolve_output(output, description, _ZEROS)

@@ -14,7 +14,6 @@ from secateur.engines.choice import choose
 from secateur.engines.graph import ChatTemplate
 from secateur.errors import RunError
 from secateur_wire.shown_commands import python_text
-from tests.gguf.cells import export as export_gguf
 from tests.gguf.trained import save_trained
 from tests.graphs.cells import FORMS, export
 
@@ -59,15 +58,6 @@ def test_a_graph_goes_on_and_chats_as_transformers_does(
     assert ended.value.code == 0
     answers = "".join(f"{_greedy(folder, f'{line}!', 8)}\n" for line in ("the quick", "Fox"))
     assert capsys.readouterr().out == answers
-
-
-def test_a_gguf_file_goes_on_in_the_context_that_its_model_was_trained_for(tmp_path: Path) -> None:
-    folder = save_trained(tmp_path / "model")
-    export_gguf(folder, "F32")
-    kind, file = choose(folder)
-    engine = kind.open(file)
-    assert (kind.name, engine.context) == ("llama.cpp", 128)
-    assert "".join(engine.go_on("the quick", 3)) == _greedy(folder, "the quick", 3)
 
 
 def test_a_conversation_loses_its_oldest_turns_and_a_failing_engine_is_one_sentence(

@@ -86,7 +86,6 @@ def test_the_towers_are_known_and_never_in_memory(gemma: Composite) -> None:
     beside = [each for name, each in opened.tensors.items() if family.is_of_other_module(name)]
     assert empty and all(family.is_of_other_module(name) for name in empty)
     assert facts.other_module_parameters == sum(each.numel for each in beside) > 0
-    assert {name for name in streamed.outer_names if family.is_of_other_module(name)} >= set(empty)
 
 
 def test_zeros_leave_the_config_and_all_outside_the_blocks_as_they_were(gemma: Composite, tmp_path: Path) -> None:
@@ -94,9 +93,6 @@ def test_zeros_leave_the_config_and_all_outside_the_blocks_as_they_were(gemma: C
     assert changed_outside_blocks(gemma, artifact) == []
     for file in ("config.json", "processor_config.json"):
         assert (artifact / file).read_bytes() == (gemma.folder / file).read_bytes()
-    again = open_model(artifact, own_artifact=True, discovered=gemma.family)
-    zeros = [float((again.read(f"{each.name}.weight") == 0).float().mean()) for each in again.description.linears]
-    assert all(abs(share - 0.5) < 0.05 for share in zeros)
 
 
 @pytest.mark.parametrize("layout", ["uniform", "per_layer"])
@@ -106,7 +102,7 @@ def test_a_cut_is_said_in_the_language_models_part_of_the_config(gemma: Composit
     before, after = (json.loads((each / "config.json").read_bytes()) for each in (gemma.folder, artifact))
     ours = {"architectures", "auto_map", "secateur_layers"}
     assert {key for key in before | after if before.get(key) != after.get(key)} - ours <= {"text_config"}
-    assert after["text_config"].keys() - {"head_dim"} <= before["text_config"].keys()
+
     if layout == "uniform":
         assert after["architectures"] == before["architectures"]
         assert after["text_config"]["intermediate_size"] < before["text_config"]["intermediate_size"]

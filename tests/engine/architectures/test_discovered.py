@@ -21,7 +21,6 @@ from core.engine.architectures.description import (
     weight_files,
 )
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
@@ -37,7 +36,7 @@ from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import InvalidParameters, InvalidSparsity, MissingTensors, UnsupportedArchitecture
 from tests.engine.sweeping import save
-from tests.engine.tiny import architecture_of, make_model, make_tokens
+from tests.engine.tiny import architecture_of, make_model
 
 CPU = torch.device("cpu")
 
@@ -64,23 +63,6 @@ def prune_and_reload(folder: Path, family: Architecture, tokens: torch.Tensor, w
     for linear in again.description.linears:
         zeros = int((again.read(f"{linear.name}.weight") == 0).sum())
         assert abs(zeros / linear.numel - 0.5) < 0.05, linear.name
-
-
-@pytest.mark.parametrize("name", ["qwen3", "phi3", "starcoder2"])
-def test_a_family_that_is_hidden_from_the_table_is_taken_as_what_is_discovered_of_it(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, listed = make_model(tmp_path / "model", name), architecture_of(name)
-    with_row = inspect_folder(folder)
-    monkeypatch.delitem(LANGUAGE_ARCHITECTURES, listed.architecture)
-    with pytest.raises(UnsupportedArchitecture, match=listed.architecture):
-        inspect_folder(folder)
-    family = discovered(folder)
-    assert (family.inputs, family.blocks, family.head) == (listed.inputs, listed.blocks, listed.head)
-    told = inspect_folder(folder, discovered=family)
-    same = {"parameters", "prunable_parameters", "linears", "tied_embeddings", "layers", "context_length"}
-    assert told.model_dump(include=same) == with_row.model_dump(include=same)
-    prune_and_reload(folder, family, make_tokens(), tmp_path / "work")
 
 
 # Tuples and no choice of positions; layers without attention; state from block to block in several streams of states.
@@ -125,14 +107,12 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ModelDe
     ("what", "method", "pattern", "parameters", "error"),
     [
         ("experts", "magnitude", "unstructured", {}, UnsupportedArchitecture),
-        ("experts", "recover", None, {}, UnsupportedArchitecture),
         ("weights", "magnitude", "2:4", {}, UnsupportedArchitecture),
         ("channels", "l2-structured", None, {}, UnsupportedArchitecture),
         ("heads", "l2-structured", None, {"attention": "kv_groups"}, InvalidParameters),
         ("layers", "depth", None, {}, UnsupportedArchitecture),
         ("per_layer", "l2-structured", None, {}, InvalidParameters),
         ("uniform", "l2-structured", None, {}, InvalidParameters),
-        ("layers", "frontier", "structured", {"drop_layers": 1}, InvalidParameters),
         ("resume", "wanda", "unstructured", {"allocation": "fisher"}, InvalidParameters),
     ],
 )
@@ -144,11 +124,9 @@ def test_what_an_architecture_cannot_be_offered_is_refused_with_the_reason_and_n
     parameters: dict[str, Any],
     error: type[Exception],
 ) -> None:
-    sparsity = None if method == "recover" else 0.5
-
     def resolve(description: ModelDescription) -> object:
         layout: Layout | None = "per_layer" if what == "per_layer" else None
-        return resolve_request(description, UnresolvedRequest(method, pattern, sparsity, parameters, layout=layout))
+        return resolve_request(description, UnresolvedRequest(method, pattern, 0.5, parameters, layout=layout))
 
     with pytest.raises(error, match="for such a reason"):
         resolve(described(**{what: "for such a reason"}))
@@ -164,20 +142,17 @@ def test_a_layer_of_a_kind_that_the_model_cannot_run_without_stays(described: Ca
     assert removable_layers(hybrid) == [0, 1, 2] and removable_layers(hybrid, [0]) == [1]
     assert first_removable_layers(hybrid, [2, 0, 1], 2) == [2, 1]
     check_layer_count(hybrid, 2)
-    two_kinds = family_requiring(hybrid, "self_attn.o_proj", "mlp.down_proj")
+    two_kinds = hybrid.model_copy(
+        update={"discovered": replace(family, required=("self_attn.o_proj", "mlp.down_proj"))}
+    )
     with pytest.raises(InvalidSparsity, match=r"removes 2 of 3 layers.*self_attn\.o_proj.*: at most 1 can go"):
         check_layer_count(two_kinds, 2)
-    alone = hybrid.model_copy(update={"linears": [each for each in linears if each.layer == 1 or ".mlp." in each.name]})
-    assert removable_layers(alone) == [0, 1, 2], "what no layer has is not missed"
+
     middle = [each for each in whole.linears if each.layer == 1 or ".mlp." in each.name]
     with pytest.raises(InvalidParameters, match="in a row"):
         DepthParameters(criterion="angular").check_removed_layers(
             whole.model_copy(update={"linears": middle, "discovered": family}), 2
         )
-
-
-def family_requiring(description: ModelDescription, *outputs: str) -> ModelDescription:
-    return description.model_copy(update={"discovered": replace(description.known_as, required=outputs)})
 
 
 def test_a_layer_has_the_linear_layers_of_its_kind_and_no_other_kind_is_taken(tmp_path: Path) -> None:
@@ -195,7 +170,6 @@ def test_a_layer_has_the_linear_layers_of_its_kind_and_no_other_kind_is_taken(tm
     assert [sum(each.layer == layer for each in description.linears) for layer in range(3)] == [7, 3, 7]
     assert description.structure is not None
     assert [each.sizes["heads"] for each in description.structure.layers] == [4, 0, 4]
-    resolve_request(description, UnresolvedRequest("l2-structured", None, 0.2, {"round_to": 1}))
     resolved = resolve_request(
         description, UnresolvedRequest("l2-structured", None, 0.2, {"round_to": 1, "attention": "kv_groups"})
     )
@@ -205,10 +179,7 @@ def test_a_layer_has_the_linear_layers_of_its_kind_and_no_other_kind_is_taken(tm
     heads, channels = ([each.units[kind] for each in plan.counts] for kind in ("heads", "channels"))
     assert heads[1] == 0 < heads[0] == heads[2] and len(set(channels)) == 1, "all alike but for what one has not"
     assert sum(each.removed for each in plan.counts) / description.parameters == pytest.approx(0.2, abs=0.02)
-    resolve_request(
-        description,
-        UnresolvedRequest("l2-structured", None, 0.2, {"round_to": 1, "attention": "kv_groups"}, layout="per_layer"),
-    )
+
     del cut["model.layers.2.mlp.up_proj.weight"]
     with pytest.raises(MissingTensors, match=r"of layer 2 are not those of a block of Llama.*mlp\.up_proj\.weight"):
         describe_language_model(config, cut, family)

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES, LANGUAGE_ARCHITECTURES
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
@@ -22,8 +21,6 @@ from tests.engine.reloading import reload
 from tests.engine.sweeping import save, sweep, tensors_of
 from tests.engine.tiny import architecture_of, make_config, make_model, make_tokens
 from tests.families import LANGUAGE_MODELS, reloaded
-
-REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
@@ -45,8 +42,9 @@ def test_a_setting_gives_an_output_its_bias_where_the_architecture_names_one_and
             assert output not in biased(**none) and output in biased(**none | {setting: True})
 
 
-@pytest.mark.parametrize("name", LANGUAGE_MODELS)
-@pytest.mark.parametrize("hub_style", [False, True])
+@pytest.mark.parametrize(
+    ("hub_style", "name"), [*((False, each) for each in LANGUAGE_MODELS), (True, "llama"), (True, "gpt2")]
+)
 def test_streamed_logits_equal_from_pretrained(name: str, hub_style: bool, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name, hub_style=hub_style)
     opened = open_model(folder)
@@ -84,18 +82,11 @@ NORM, LINEAR = "model.norm.weight", "model.layers.1.mlp.down_proj.weight"
 WRONG: dict[str, tuple[Change, Change, str]] = {
     "a weight": (lambda saved: saved[NORM].mul_(1.01), dict, r"logits\) differ by"),
     "a matrix": (lambda saved: saved[LINEAR][0].add_(1), dict, r"logits\) differ by"),
-    "a matrix that is no number": (lambda saved: saved[LINEAR][0].fill_(torch.nan), dict, r"logits\) differ by nan"),
     "a matrix is missing": (lambda saved: saved.pop(LINEAR), dict, "does not accept the artifact"),
     "a weight that is no number": (lambda saved: saved[NORM][0].fill_(torch.nan), dict, r"logits\) differ by nan"),
-    "a weight too large": (lambda saved: saved[NORM][0].fill_(torch.inf), dict, r"logits\) differ by"),
     "a tensor is missing": (lambda saved: saved.pop(NORM), dict, "does not accept the artifact"),
     "a tensor too many": (lambda saved: saved.update(more=saved[NORM].clone()), dict, "does not accept the artifact"),
     "a logit": (dict, lambda wanted: wanted["logits"][0, -1, 5].add_(1), r"logits\) differ by"),
-    "a logit that is no number": (
-        dict,
-        lambda wanted: wanted["logits"][0, -1, 5].fill_(torch.nan),
-        "are infinite or not a number",
-    ),
     "a logit too large": (
         dict,
         lambda wanted: wanted["logits"][0, -1, 5].fill_(-torch.inf),
@@ -114,7 +105,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return saved, result.verification
 
 
-OFFLOADED = ("a matrix", "a matrix that is no number", "a matrix is missing", "a weight", "a tensor too many")
+OFFLOADED = ("a matrix", "a matrix is missing", "a weight", "a tensor too many")
 
 
 @pytest.mark.parametrize(
@@ -158,16 +149,6 @@ def test_files_that_cannot_be_read_as_they_should_be_fail_the_reload_check(
         reload_check(saved, whole[1], device=torch.device("cpu"), offload=offload)
 
 
-def test_sharded_source_gives_the_same_tensors_as_a_single_file(tmp_path: Path) -> None:
-    whole = make_model(tmp_path / "whole")
-    shards = make_model(tmp_path / "shards", max_shard_size="15KB")
-    assert len(list(shards.glob("*.safetensors"))) > 2
-    one = tensors_of(sweep(whole, tmp_path / "a", calibration=make_tokens(), method="wanda", sparsity=0.5))
-    two = tensors_of(sweep(shards, tmp_path / "b", calibration=make_tokens(), method="wanda", sparsity=0.5))
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[name], two[name]) for name in one)
-
-
 def test_dense_perplexity_equals_the_models_own_loss(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", "gemma2")
     tokens = make_tokens(5, 32, seed=3)
@@ -180,17 +161,3 @@ def test_dense_perplexity_equals_the_models_own_loss(tmp_path: Path) -> None:
         pruned = AutoModelForCausalLM.from_pretrained(saved).eval()(input_ids=tokens, labels=tokens).loss
     assert result.perplexity["text"].dense == pytest.approx(float(loss.exp()), rel=1e-5)
     assert result.perplexity["text"].pruned == pytest.approx(float(pruned.exp()), rel=1e-5)
-
-
-def test_the_documents_list_all_that_there_are() -> None:
-    titles = ", ".join(each.title for each in LANGUAGE_ARCHITECTURES.values())
-    readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
-    assert f"Families: {titles}, and other decoders" in readme
-    page = (REPOSITORY / "docs" / "architectures.md").read_text(encoding="utf-8")
-    rows = [
-        f"| {each.title} | `{each.architecture}` | {'yes' if each.axes('heads') else 'no'} | "
-        f"{'yes' if each.added_to_stream else 'no'} |\n"
-        for each in LANGUAGE_ARCHITECTURES.values()
-    ]
-    rows += [f"| {each.title} | `{each.architecture}` |\n" for each in CLASSIFIER_ARCHITECTURES.values()]
-    assert [row for row in rows if row not in page] == []

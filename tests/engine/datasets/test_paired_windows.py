@@ -1,12 +1,10 @@
 """Windows of the same spans of text in two tokenizations, and the perplexities that they give."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from itertools import count
-from typing import Any
 
 import numpy
 import pytest
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
@@ -14,7 +12,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from core.engine.datasets import token_windows
 from core.engine.datasets.paired_windows import paired_set
-from core.engine.datasets.token_windows import EvaluationSet, evaluation_set
+from core.engine.datasets.token_windows import evaluation_set
 from core.engine.datasets.vocabulary_lengths import text_length
 
 LENGTH = 24
@@ -43,9 +41,8 @@ def documents() -> list[str]:
     return [" ".join(generator.choice(words, 80)) for _ in range(6)]
 
 
-@pytest.mark.parametrize("begins", [False, True])
-def test_windows_of_equal_tokenizations_are_those_of_one(documents: list[str], begins: bool) -> None:
-    tokenizer = trained(documents, 320, begins=begins)
+def test_windows_of_equal_tokenizations_are_those_of_one(documents: list[str]) -> None:
+    tokenizer = trained(documents, 320, begins=True)
     usual = evaluation_set(documents, tokenizer, samples=8, length=LENGTH, name="text")
     paired = paired_set(documents, tokenizer, tokenizer, samples=8, length=LENGTH, name="text")
     for side in (paired.dense, paired.new):
@@ -78,16 +75,8 @@ def test_both_predict_the_same_text_in_every_window(documents: list[str], begins
     assert length.words and all(each.pruned > each.dense for each in length.words)
 
 
-Windows = Callable[..., EvaluationSet]
-
-
-def paired(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, **asked: Any) -> EvaluationSet:
-    return paired_set(documents, tokenizer, tokenizer, **asked).new
-
-
-@pytest.mark.parametrize("windows", [evaluation_set, paired])
 def test_of_a_text_far_larger_than_what_is_asked_for_a_beginning_is_read(
-    windows: Windows, documents: list[str], monkeypatch: pytest.MonkeyPatch
+    documents: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(token_windows, "_LEAST_CHARACTERS", 100_000)  # which are tokenized sooner than four million
     passage, tokenizer = "\n".join(documents), trained(documents, 380)
@@ -97,10 +86,9 @@ def test_of_a_text_far_larger_than_what_is_asked_for_a_beginning_is_read(
             assert number * len(passage) < 200_000, "more is read than 8 windows need"
             yield passage
 
-    long = windows(endless(), tokenizer, samples=8, length=LENGTH, name="text")
+    long = paired_set(endless(), tokenizer, tokenizer, samples=8, length=LENGTH, name="text").new
     assert long.text_end == 100_000 and long.windows.shape == (8, LENGTH)
-    short = windows([passage], tokenizer, samples=8, length=LENGTH, name="text")
-    assert short.text_end is None and torch.equal(short.windows[0], long.windows[0])
+    assert evaluation_set(endless(), tokenizer, samples=8, length=LENGTH, name="text").text_end == 100_000
 
 
 def bytes_of(tokenizer: PreTrainedTokenizerFast, number: int) -> bytes:

@@ -1,23 +1,22 @@
-"""Bytes of text for which tokens stand: exact for every kind of tokenizer, or not known."""
+"""Tokenizers: the bytes for which tokens stand, and files that are made to take for ever."""
 
 import io
 import unicodedata
-from collections.abc import Callable
 from itertools import accumulate
 
 import pytest
 import sentencepiece
-import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import GPTSw3Tokenizer, LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
 
 from core.engine.datasets.token_bytes import TokenBytes
-from core.engine.datasets.token_windows import evaluation_set
+from core.engine.datasets.token_ids import token_ids
 from core.engine.exporters.probe_lines import varied_lines
+from secateur_wire.errors import UnusableModel
 
 LINES = [line for line in varied_lines(300) if line]
 TEXTS = st.text(max_size=60) | st.text(alphabet="aé e\u0301ﬁ ▁①🙂\n<0x1>", max_size=60)
@@ -58,37 +57,21 @@ def word_piece() -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
 
 
-def learn_pieces(rule: str) -> bytes:
+def byte_fallback() -> PreTrainedTokenizerBase:
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(LINES), model_writer=written, vocab_size=700, model_type="bpe", byte_fallback=True,
-        normalization_rule_name=rule, remove_extra_whitespaces=False, character_coverage=0.99, minloglevel=2,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, character_coverage=0.99, minloglevel=2,
         num_threads=1,
     )  # fmt: skip
-    return written.getvalue()
-
-
-def byte_fallback() -> PreTrainedTokenizerBase:
-    pieces = sentencepiece_model_pb2.ModelProto.FromString(learn_pieces("identity")).pieces
+    pieces = sentencepiece_model_pb2.ModelProto.FromString(written.getvalue()).pieces
     numbered = {each.piece: number for number, each in enumerate(pieces)}
     merges = generate_merges(numbered, {each.piece: each.score for each in pieces})
     return LlamaTokenizer(vocab=numbered, merges=merges, add_bos_token=True)
 
 
 @pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], PreTrainedTokenizerBase]:
-    """Tokenizers that know no places of tokens, by how they rewrite a text."""
-    folder = tmp_path_factory.mktemp("pieces")
-
-    def make(rule: str) -> PreTrainedTokenizerBase:
-        (folder / rule).write_bytes(learn_pieces(rule))
-        return GPTSw3Tokenizer(str(folder / rule))
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def tokenizers(slow: Callable[[str], PreTrainedTokenizerBase]) -> dict[str, PreTrainedTokenizerBase]:
+def tokenizers() -> dict[str, PreTrainedTokenizerBase]:
     return {
         "byte-level": byte_level(),
         "byte-level, composing": byte_level(composes=True),
@@ -114,6 +97,9 @@ def test_the_bytes_of_all_tokens_are_those_of_the_text(
         counts = TokenBytes(tokenizer).count(text, ids)
         assert counts is not None and len(counts) == len(ids) and all(count >= 0 for count in counts), name
         assert sum(counts) == (len(text.encode()) if ids else 0), name
+    level, pieces = tokenizers["byte-level"], tokenizers["word pieces"]
+    assert sum(TokenBytes(level).count(f"a{END}b", ids_of(level, f"a{END}b")) or []) == 2, "a special token has none"
+    assert TokenBytes(pieces).count("🙂", ids_of(pieces, "🙂")) == [4], "an unknown one has those of its text"
 
 
 @given(TEXTS)
@@ -144,37 +130,27 @@ def test_tokens_with_places_count_to_where_they_end(tokenizers: dict[str, PreTra
         assert [*accumulate(counts)][:-1] == [len(text[:end].encode()) for end in accumulate(ends, max)], name
 
 
-def test_special_tokens_stand_for_no_bytes_and_unknown_ones_for_their_text(
-    tokenizers: dict[str, PreTrainedTokenizerBase],
-) -> None:
-    level, pieces = tokenizers["byte-level"], tokenizers["word pieces"]
-    text = f"one{END}two"
-    counts = TokenBytes(level).count(text, ids_of(level, text))
-    assert counts is not None and sum(counts) == len("onetwo")
-    assert TokenBytes(pieces).count("🙂", ids_of(pieces, "🙂")) == [4]
+TRIES = "(a+)+$"
+"""Tries every way to part a row of a's, where something else follows."""
 
 
-@pytest.mark.parametrize("name", ["byte-level", "byte fallback", "word pieces"])
-@pytest.mark.parametrize("samples", [None, 3])
-def test_windows_have_the_bytes_of_all_their_tokens_but_each_first(
-    tokenizers: dict[str, PreTrainedTokenizerBase], name: str, samples: int | None
-) -> None:
-    tokenizer = tokenizers[name]
-    begins_with_bos = name == "byte fallback"
-    assert tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id] or not begins_with_bos
-    counted = evaluation_set(LINES, tokenizer, samples=samples, length=16, name="lines")
-    body = 16 - begins_with_bos
-    ids, counts = [], []
-    for line in LINES:
-        own = ids_of(tokenizer, line + "\n\n")
-        ids += own
-        counts += TokenBytes(tokenizer).count(line + "\n\n", own) or []
-    windows = len(ids) // body
-    chosen = range(windows) if samples is None else [number * windows // samples for number in range(samples)]
-    expected = 0
-    for row, number in enumerate(chosen):
-        place = slice(number * body, (number + 1) * body)
-        assert torch.equal(counted.windows[row, -body:], torch.tensor(ids[place]))
-        expected += sum(counts[place][not begins_with_bos :])
-    assert counted.text_bytes == expected > 0
-    assert counted.predicted == len(chosen) * 15
+def tokenizer_with(**parts: object) -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.WordLevel({"?": 0, "b": 1}, unk_token="?"))
+    for name, part in parts.items():
+        setattr(backend, name, part)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"pre_tokenizer": pre_tokenizers.Split(Regex(TRIES), "isolated")},
+        {"normalizer": normalizers.Replace(Regex(TRIES), "b")},
+    ],
+    ids=["pre_tokenizer", "normalizer"],
+)
+def test_a_pattern_that_backtracks_without_end_is_an_error_of_the_model(parts: dict[str, object]) -> None:
+    tokenizer = tokenizer_with(**parts)
+    assert token_ids("a a a", tokenizer)
+    with pytest.raises(UnusableModel, match=r"the model's tokenizer fails on a text of 41 characters: .*retry-limit"):
+        token_ids("a" * 40 + "b", tokenizer)

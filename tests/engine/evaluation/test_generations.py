@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -31,11 +30,6 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     return open_model(write_wordy_model(tmp_path_factory.mktemp("models") / "pruned", seed=1))
 
 
-def write(models: dict[str, ModelFolder], prompts: Sequence[str], tokens: int = 8) -> tuple[list[Any], list[str]]:
-    written = compare_continuations(models, prompts, tokens=tokens, device=CPU)
-    return written["generations"], written["notes"]
-
-
 @torch.inference_mode()
 def likeliest(folder: ModelFolder, words: Sequence[int], tokens: int) -> str:
     """Token by token, without a cache: the text of what comes after `words`, up to the token that ends it."""
@@ -59,15 +53,6 @@ def test_each_model_goes_on_with_its_likeliest_words(dense: ModelFolder, pruned:
     for row, words in zip(rows, ([5, 6, 7], [3, 3, 9]), strict=True):
         assert row["dense"] == likeliest(dense, words, 8) != row["pruned"] == likeliest(pruned, words, 8)
     assert heard == [0.25, 0.5, 0.75, 1.0]
-    assert write({"dense": dense}, prompts)[0][1]["dense"] == rows[1]["dense"], "what stands beside it changes nothing"
-
-
-def test_what_no_database_stores_is_replaced(tmp_path: Path) -> None:
-    folder = write_wordy_model(tmp_path / "nul")
-    tokenizer = folder / "tokenizer.json"
-    tokenizer.write_text(tokenizer.read_text().replace('"w', '"\\u0000w'))
-    rows, _ = write({"dense": open_model(folder)}, ["w5"])
-    assert rows[0]["dense"].startswith(" \N{REPLACEMENT CHARACTER}w") and "\0" not in rows[0]["dense"]
 
 
 def test_a_model_without_room_or_sense_is_left_out_and_a_note_says_why(
@@ -77,12 +62,13 @@ def test_a_model_without_room_or_sense_is_left_out_and_a_note_says_why(
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"][0] = torch.nan
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    rows, notes = write({"dense": dense, "pruned": open_model(folder)}, ["w5", "w6"])
+    written = compare_continuations({"dense": dense, "pruned": open_model(folder)}, ["w5", "w6"], tokens=8, device=CPU)
+    rows, notes = written["generations"], written["notes"]
     assert all(row["dense"] and row["pruned"] is None for row in rows)
     assert len(notes) == 1 and notes[0].startswith("The pruned model wrote nothing") and "not finite" in notes[0]
     monkeypatch.setattr(CPUBackend, "free_bytes", lambda self: 1000)
-    rows, notes = write({"dense": dense}, ["w5"])
-    assert rows == [{"prompt": "w5", "dense": None}] and "1000 are free on cpu" in notes[0]
+    written = compare_continuations({"dense": dense}, ["w5"], tokens=8, device=CPU)
+    assert written["generations"] == [{"prompt": "w5", "dense": None}] and "1000 are free on cpu" in written["notes"][0]
 
 
 def test_a_card_shows_any_text_as_it_is() -> None:

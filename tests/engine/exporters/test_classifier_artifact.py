@@ -1,6 +1,5 @@
 """What a pruned classifier leaves: a folder that opens, an ONNX file that runs without us, and nothing that differs."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -18,16 +17,15 @@ from transformers import AutoModelForImageClassification
 
 from core.engine.architectures.classifier_architecture import CLASSIFICATION, SHAPES_KEY
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.evaluation.classifier_latency import measure_classifier_latency
 from core.engine.evaluation.classifier_reload_check import classifier_reload_check, write_expected
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
 from core.engine.exporters.onnx.graph import export_onnx
-from core.engine.exporters.packed.exporter import pack_folder
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report
 from secateur_wire.errors import ReloadCheckFailed
 from secateur_wire.metrics import Metrics
-from secateur_wire.weights.packed import unpack_folder
 from tests.engine.classifier_folders import image_shape, images, make_classifier, remove_channels, zero_half
 from tests.engine.crossing import partly
 from tests.families import CLASSIFIERS
@@ -45,7 +43,6 @@ REMOVED = {
     "vit": [("vit.layers.0.mlp.fc1", [0, 1, 23])],
     "timm-resnet": [("timm_model.layer2.0.conv1", [4])],
     "lenet-5": [("network.body.0", [0, 1, 2]), ("network.body.5", [7])],
-    "vgg": [("network.body.0", [0]), ("network.body.7", [2, 3])],
 }  # fmt: skip
 
 
@@ -147,55 +144,20 @@ def test_what_is_measured_is_what_is_saved(tmp_path: Path) -> None:
     assert torch.equal(logits_of(load_classifier(open_classifier(artifact)), "resnet"), expected)
 
 
-def test_counters_and_companions_come_along(tmp_path: Path) -> None:
-    source = make_classifier(tmp_path / "model", "vgg")
-    tensors = load_file(source / "model.safetensors")
-    for key in tensors:
-        if key.endswith("num_batches_tracked"):
-            tensors[key] = torch.tensor(1234)
-    save_file(tensors, source / "model.safetensors", {"format": "pt"})
-    (source / "preprocessor_config.json").write_text('{"image_mean": [0.5]}')
-    (source / "notes.txt").write_text("nothing of a model")
-    folder = open_classifier(source)
-    write_classifier(load_classifier(folder), folder, tmp_path / "artifact")
-    stored = load_file(tmp_path / "artifact" / "model.safetensors")
-    assert stored.keys() == tensors.keys()
-    assert all(torch.equal(stored[key], each) for key, each in tensors.items())
-    names = {file.name for file in (tmp_path / "artifact").iterdir()}
-    assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """LeNet-5, trained on digits and half pruned, as an artifact; and 100 images it never saw, with logits."""
-    from sklearn.datasets import load_digits  # slow to import
-
+    """LeNet-5, half pruned, as an artifact; and 100 images with their logits."""
     folder = tmp_path_factory.mktemp("digits")
-    pixels, labels = load_digits(return_X_y=True)
-    scaled = torch.as_tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
-    images_NCHW = nn.functional.interpolate(scaled, size=28, mode="nearest")
-    labels_N = torch.as_tensor(labels)
-    torch.manual_seed(0)
     source = make_classifier(folder / "model", "lenet-5", classes=10)
-    model = load_classifier(open_classifier(source)).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for numbers in torch.randperm(1600)[:1280].split(32):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(pixel_values=images_NCHW[numbers]).logits, labels_N[numbers]).backward()
-        optimizer.step()
-    model.eval()
+    model = load_classifier(open_classifier(source))
     zero_half(model)
-    held_out = images_NCHW[-100:]
-    with torch.inference_mode():
-        predicted = model(pixel_values=held_out).logits.argmax(1)
-    assert (predicted == labels_N[-100:]).float().mean() > 0.7, "real logits, not noise"
     artifact, _ = saved(model, source, folder / "artifact", "lenet-5")
     exported(model, artifact, "lenet-5")
-    write_expected(model, held_out, folder / "expected.safetensors")
+    write_expected(model, images("lenet-5", 100), folder / "expected.safetensors")
     return artifact, folder / "expected.safetensors"
 
 
-def test_100_real_images_agree_in_fresh_processes(digits: tuple[Path, Path]) -> None:
+def test_100_images_agree_in_fresh_processes(digits: tuple[Path, Path]) -> None:
     figures = classifier_reload_check(*digits, device=CPU)
     assert figures["images"] == 100 and not figures["from_pretrained"]  # a network of this project's own
     largest = load_file(digits[1])["logits"].abs().max()
@@ -203,23 +165,6 @@ def test_100_real_images_agree_in_fresh_processes(digits: tuple[Path, Path]) -> 
     assert figures["maximum_difference"] <= figures["tolerance"]
     assert figures["onnx"]["maximum_difference"] <= figures["tolerance"]
     assert figures["onnx"]["batches"] == [1, 32]
-    assert figures["onnx"]["versions"].keys() == {"python", "numpy", "onnxruntime"}
-    assert figures["onnx"]["versions"]["onnxruntime"] == onnxruntime.__version__
-
-
-def test_packed_and_unpacked_bit_by_bit(digits: tuple[Path, Path], tmp_path: Path) -> None:
-    artifact = shutil.copytree(digits[0], tmp_path / "artifact")
-    before = _hashes(artifact)
-    packed = pack_folder(artifact)
-    assert packed["bytes"] < 0.56 * packed["dense_bytes"], "half of the weights are zero"
-    assert not (artifact / "model.safetensors").exists()
-    assert _hashes(artifact)[ONNX_FILE] == before[ONNX_FILE]
-    unpack_folder(artifact)
-    assert _hashes(artifact) == before
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
 def test_the_check_of_half_precision_is_as_strict_and_it_runs_as_a_page_says(
@@ -242,7 +187,9 @@ def test_the_check_of_half_precision_is_as_strict_and_it_runs_as_a_page_says(
         assert re.fullmatch(r"(tensor\()?\[\d\]\)?\n", run_here(way, artifact, place, monkeypatch))
 
 
-def test_a_weight_changed_in_the_onnx_file_is_noticed(digits: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_weight_changed_in_the_folder_or_in_the_onnx_file_is_noticed(
+    digits: tuple[Path, Path], tmp_path: Path
+) -> None:
     artifact = shutil.copytree(digits[0], tmp_path / "artifact")
     graph = onnx.load(str(artifact / ONNX_FILE))
     bias = next(each for each in graph.graph.initializer if list(each.dims) == [10])
@@ -253,12 +200,32 @@ def test_a_weight_changed_in_the_onnx_file_is_noticed(digits: tuple[Path, Path],
     (artifact / ONNX_FILE).write_bytes((digits[0] / ONNX_FILE).read_bytes()[:5000])
     with pytest.raises(ReloadCheckFailed, match=r"model\.onnx does not run in onnxruntime"):
         classifier_reload_check(artifact, digits[1], device=CPU)
-
-
-def test_a_weight_changed_in_the_folder_is_noticed(digits: tuple[Path, Path], tmp_path: Path) -> None:
-    artifact = shutil.copytree(digits[0], tmp_path / "artifact")
     tensors = load_file(artifact / "model.safetensors")
     tensors["network.head.bias"][0] += 0.1
     save_file(tensors, artifact / "model.safetensors", {"format": "pt"})
     with pytest.raises(ReloadCheckFailed, match=r"reloaded model differ by 0\.1"):
         classifier_reload_check(artifact, digits[1], device=CPU)
+
+
+def test_dense_and_pruned_are_timed_in_both_engines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.engine.evaluation.classifier_latency._ENOUGH_MS", 1.0)
+    dense = open_classifier(make_classifier(tmp_path / "model", "mlp"))
+    model = load_classifier(dense)
+    remove_channels(model, "mlp", "network.body.1", [0, 3])
+    write_classifier(model, dense, tmp_path / "artifact")
+    pruned = open_classifier(tmp_path / "artifact")
+    export_onnx(load_classifier(dense), (1, 28, 28), dense.path / ONNX_FILE)  # as an artifact brings its own
+    capsys.readouterr()
+    measured = measure_classifier_latency(dense, pruned, image_shape=(1, 28, 28), device=CPU, batches=(1, 4))
+    assert capsys.readouterr().out == "", "the exporter keeps quiet"
+    assert not any("No speed-up" in note for note in measured["notes"])
+    rows = measured["latency"]["rows"]
+    assert [(row["engine"], row["batch"]) for row in rows] == [
+        ("pytorch", 1), ("onnxruntime", 1), ("pytorch", 4), ("onnxruntime", 4),
+    ]  # fmt: skip
+    assert all(row["dense_ms"] > 0 and row["pruned_ms"] > 0 for row in rows)
+    assert measured["latency"]["pruned_ms"] == rows[0]["pruned_ms"]
+    with_zeros = measure_classifier_latency(dense, dense, image_shape=(1, 28, 28), device=CPU, batches=(1,))
+    assert any("No speed-up" in note for note in with_zeros["notes"])

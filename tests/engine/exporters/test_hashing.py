@@ -14,8 +14,6 @@ from core.engine.exporters.hashed.sharing import HashSharing
 from secateur_wire.weights.hashed import bucket_and_sign, expand_file
 from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
 
 def matrix(out: int = 60, into: int = 50, sparsity: float = 0.0, seed: int = 0) -> torch.Tensor:
     weight = torch.randn(out, into, generator=torch.Generator().manual_seed(seed))
@@ -51,8 +49,7 @@ def test_no_other_values_fit_better(buckets: int, sparsity: float, seed: int) ->
     assert bool((expand(values_K, survives_OI, sharing)[~survives_OI] == 0).all())
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sparsity", [0.0, 0.8])
+@pytest.mark.parametrize(("dtype", "sparsity"), [(torch.float32, 0.0), (torch.bfloat16, 0.8)])
 def test_a_shared_file_comes_back_byte_for_byte(
     tmp_path: Path, dtype: torch.dtype, sparsity: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,19 +105,16 @@ def test_an_artifact_whose_layers_differ_is_a_model_for_everything(
     first, _ = prune(folder, tmp_path / "first", "random-structured", 0.1, PROTECTED)
     made = []
     evaluations = {"text": make_tokens(2, seed=5)}
-    for method, sparsity, layout, more in (
-        ("llm-pruner", 0.1, "per_layer", {"parameters": PROTECTED}),
-        ("l2-structured", 0.1, "per_layer", {"parameters": {"scope": "model", "round_to": 1}}),
-        ("depth", 0.3, "uniform", {"parameters": {"criterion": "angular"}}),
-        ("wanda", 0.5, "uniform", {"pattern": "unstructured"}),
-        ("sparsegpt", None, "uniform", {"pattern": "2:4"}),
+    for method, sparsity, layout, parameters in (
+        ("llm-pruner", 0.1, "per_layer", PROTECTED),
+        ("depth", 0.3, "uniform", {"criterion": "angular"}),
+        ("wanda", 0.5, "uniform", {}),
     ):
-        parameters = more.pop("parameters", {})
         artifact, result = prune(
-            first, tmp_path / method, method, sparsity, parameters, layout=layout, evaluations=evaluations, **more
+            first, tmp_path / method, method, sparsity, parameters, layout=layout, evaluations=evaluations
         )
         assert result.removed > 0 and result.perplexity["text"].pruned > 0
-        if method in ("wanda", "sparsegpt"):
+        if method == "wanda":
             assert config_of(artifact) == config_of(first) and (artifact / MODELLING_FILE).is_file()
         if method == "depth":
             gone = {row.layer for row in result.layers if isinstance(row, UnitRow) and row.kind == "layer"}
@@ -125,21 +122,16 @@ def test_an_artifact_whose_layers_differ_is_a_model_for_everything(
             assert shapes_of(artifact) == kept and len(kept) == 2
         made.append((artifact, result.verification))
     recovered_from = open_model(made[-1][0], own_artifact=True)
-    for method in ("finetune", "lora"):
-        work = tmp_path / method
-        linears = [linear.name for linear in recovered_from.description.linears]
-        recovered = recover(
-            recovered_from, recipe(method, steps=2), make_tokens(8), linears=linears, work=work, device=CPU
-        )
-        write_checkpoint(recovered.files, recovered.unchanged, recovered_from.path, work / "artifact")
-        saved = open_model(work / "artifact", own_artifact=True)
-        assert saved.description.structure == recovered_from.description.structure
-        load_model(saved, CPU)
+    work, linears = tmp_path / "lora", [linear.name for linear in recovered_from.description.linears]
+    recovered = recover(recovered_from, recipe("lora", steps=2), make_tokens(8), linears=linears, work=work, device=CPU)
+    write_checkpoint(recovered.files, recovered.unchanged, recovered_from.path, work / "artifact")
+    saved = open_model(work / "artifact", own_artifact=True)
+    assert saved.description.structure == recovered_from.description.structure
+    load_model(saved, CPU)
     apart(reload_with_code, made).wait()
 
 
-@pytest.mark.parametrize("method", ["l2-structured", "llm-pruner"])
-def test_ranked_over_the_model_the_one_useless_kv_group_is_all_that_goes(method: str, tmp_path: Path) -> None:
+def test_ranked_over_the_model_the_one_useless_kv_group_is_all_that_goes(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", "llama", num_attention_heads=4, num_key_value_heads=2)
     prefix = "model.layers.1.self_attn"
     query, key = slice(16, 32), slice(8, 16)
@@ -152,9 +144,8 @@ def test_ranked_over_the_model_the_one_useless_kv_group_is_all_that_goes(method:
     description = inspect_folder(folder)
     assert description.structure is not None
     ratio = description.structure.kv_group_parameters / description.parameters
-    artifact, result = prune(
-        folder, tmp_path / "work", method, ratio, {"scope": "model", "protected_first": 0, "protected_last": 0}
-    )
+    scope = {"scope": "model", "protected_first": 0, "protected_last": 0}
+    artifact, result = prune(folder, tmp_path / "work", "llm-pruner", ratio, scope)
     cut = KeptUnits.model_validate(saved_state(tmp_path / "work", SELECTION))
     assert cut.layers == {0: {}, 1: {"heads": [0]}, 2: {}}
     assert result.removed == description.structure.kv_group_parameters

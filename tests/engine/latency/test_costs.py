@@ -1,18 +1,58 @@
 """Costs of parts: what is fitted, what lies between the sizes that were measured, and whom a table is for."""
 
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.engine.latency.costs import PartCosts, RoundCosts, interpolated
-from core.engine.latency.design import fitted_costs, timed_shapes
+from core.engine.latency.costs import ModelWidths, PartCosts, PassCosts, RoundCosts, Workload
+from core.engine.latency.design import fitted_costs, timed_groups, timed_shapes, timed_widths
 from core.engine.latency.measure import costs_of_rounds, relative_error, require_quiet
 from core.engine.latency.variants import BlockVariant, ModelShape
 from secateur_wire.errors import Conflict, LatencyTooNoisy
-from tests.engine.latency.tables import WIDTHS, WORKLOAD, part_costs, pass_costs
+
+WIDTHS = ModelWidths(
+    architecture="LlamaForCausalLM",
+    hidden_size=576,
+    head_size=64,
+    heads_per_group=3,
+    block=BlockVariant(3, 1536),
+    vocabulary=49152,
+    is_tied=True,
+)
+WORKLOAD = Workload(engine="llama-cpp", type="Q8_0", threads=2)
+
+
+def pass_costs(attention: list[float], ffn: list[float], vocabulary: float, rest: float) -> PassCosts:
+    """Return costs at the sizes that are timed of `WIDTHS`: a constant, and what each line adds to it at its end."""
+
+    def on_lines(sizes: list[int], numbers: list[float]) -> dict[int, float]:
+        return {size: float(np.interp(size, [0, *sizes[1:]], np.cumsum(numbers))) for size in sizes}
+
+    return PassCosts(
+        attention=on_lines([*timed_groups(3), 3], attention),
+        ffn=on_lines([*timed_widths(1536), 1536], ffn),
+        vocabulary={WIDTHS.vocabulary: vocabulary},
+        rest=rest,
+    )
+
+
+def part_costs(costs: RoundCosts, rounds: list[RoundCosts]) -> PartCosts:
+    return PartCosts(
+        prefill=costs.prefill,
+        decode=costs.decode,
+        rounds=rounds,
+        workload=WORKLOAD,
+        model=WIDTHS,
+        machine="a processor, 2 processors",
+        version="llama-cpp-py-sync 1",
+        measured_on=date(2026, 12, 1),
+        layers=8,
+    )
+
 
 _COST = st.floats(min_value=0.0, max_value=50.0)
 _COSTS = st.builds(
@@ -31,29 +71,6 @@ def test_costs_that_add_up_are_found_exactly(costs, shape, layers, without_ffn):
     shapes = timed_shapes(WIDTHS, layers, without_ffn=without_ffn)
     found = fitted_costs(WIDTHS, shapes, [costs.total_ms(each) for each in shapes])
     assert found.total_ms(shape) == pytest.approx(costs.total_ms(shape), rel=1e-6, abs=1e-6)
-
-
-@given(st.dictionaries(st.integers(1, 2000), _COST, min_size=1, max_size=5), st.data())
-def test_a_larger_size_never_costs_less_where_none_of_the_measured_ones_does(costs, data):
-    ascending = dict(zip(sorted(costs), sorted(costs.values()), strict=True))
-    sizes = st.integers(0, max(costs))
-    small, large = sorted((data.draw(sizes), data.draw(sizes)))
-    assert 0.0 <= interpolated(ascending, small) <= interpolated(ascending, large) + 1e-9
-
-
-def test_a_size_beyond_the_measured_ones_is_refused():
-    with pytest.raises(ValueError, match="size 1537: the costs were measured from 192 to 1536"):
-        pass_costs([1, 1, 1], [1, 1, 1], 1, 1).ffn_ms(1537)
-
-
-def test_parts_that_are_left_out_cost_nothing_and_the_rest_is_always_paid():
-    costs = pass_costs([1.0, 1.0, 1.0], [2.0, 2.0, 2.0], 6.0, 0.5)
-    table = part_costs(RoundCosts(prefill=costs, decode=costs), [])
-    assert table.attention(0) == table.ffn(0) == (0.0, 0.0)
-    gone = ModelShape((BlockVariant(0, 0),) * 30, 24576)
-    assert table.predict(gone) == (3.5, 3.5)
-    one = ModelShape((BlockVariant(3, 1536),), 24576)
-    assert table.predict(one).decode_ms == 3.5 + table.attention(3).decode_ms + table.ffn(1536).decode_ms
 
 
 @dataclass

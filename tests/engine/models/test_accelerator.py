@@ -1,93 +1,19 @@
-"""The interface to a device: what decisions come from it, and that each call is about the device it names."""
+"""Devices and their arithmetic: which is taken, what each multiplies faster, and memory that goes back."""
 
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import torch
-from accelerate import Accelerator
-from torch import Tensor
 
-import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind, device_kind, fastest_kind, kind_of_machine
-from core.engine.architectures.description import inspect_folder
-from core.engine.evaluation.timing import timed
-from core.engine.models.accelerator import BACKENDS, CUDABackend, DeviceBackend, backend_of, default_device
-from core.engine.models.folder import open_model
-from core.engine.models.generation import sequences_that_fit
-from core.engine.models.precision import bfloat16_matmul, forward_dtype, gradient_dtype
-from core.engine.pruning.blocks.plan import UnitRemovalPlan
-from core.engine.recovery.precision import training_precision
-from core.pipeline.plans import make_plan
-from core.service.jobs.estimates.compute import Tokens
-from core.service.jobs.estimates.resources import estimate_resources
+from core.engine.models.accelerator import CUDABackend, backend_of, default_device
+from core.engine.models.precision import bfloat16_matmul, fast_arithmetic, forward_dtype
 from core.settings import Settings
-from secateur_wire.errors import InternalError, OutOfMemory
-from tests.engine.sweeping import request_for
-from tests.engine.tiny import make_model
-from tests.recipes import recipe_of
-from tests.simulator.devices import NAME
-
-_NAME = NAME  # that of the one device that torch can be told of in a process
-_DEVICE = torch.device(_NAME, 1)
+from secateur_wire.errors import InternalError
 
 
-class MadeUpBackend(DeviceBackend):
-    """A device on which nothing can be computed, with 1000 bytes free."""
-
-    kind = DeviceKind(
-        name=_NAME,
-        round_to=4,
-        logits_bytes=2**20,
-        solver_elements=2**10,
-        prefers_16_bit=True,
-        operations_per_second=1e15,
-        process_bytes=3 * 2**30,
-        context_bytes=7 * 2**20,
-    )
-    calls: list[tuple[str, Any]]
-
-    @classmethod
-    def is_available(cls) -> bool:
-        return True
-
-    def free_bytes(self) -> int:
-        return 1000
-
-    def peak_bytes(self) -> int:
-        return 500
-
-    def synchronise(self) -> None:
-        self.calls.append(("synchronise", self.device))
-
-    def pinned(self, tensor: Tensor) -> Tensor:
-        return tensor
-
-    def copy_out(self, tensor: Tensor) -> Tensor:
-        return tensor
-
-    def prefers_bfloat16(self) -> bool:
-        return True
-
-    def training(self, mixed_precision: str | None = None) -> Accelerator:
-        self.calls.append(("training", mixed_precision))
-        return Accelerator(cpu=True)
-
-
-@pytest.fixture
-def made_up(monkeypatch: pytest.MonkeyPatch) -> type[MadeUpBackend]:
-    monkeypatch.setitem(DEVICE_KINDS, _NAME, MadeUpBackend.kind)
-    monkeypatch.setitem(BACKENDS, _NAME, MadeUpBackend)
-    monkeypatch.setattr(MadeUpBackend, "calls", [], raising=False)
-    return MadeUpBackend
-
-
-def test_the_fastest_device_there_is_is_the_default(
-    made_up: type[MadeUpBackend], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert default_device().type == _NAME
-    monkeypatch.delitem(BACKENDS, _NAME)
+def test_the_fastest_device_there_is_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for there, name in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(CUDABackend, "is_available", classmethod(lambda cls, there=there: there))
         assert default_device() == torch.device(name)
@@ -112,42 +38,6 @@ def test_kinds_are_found_by_the_names_of_devices(tmp_path: Path, monkeypatch: py
     assert kind_of_machine() is kind
 
 
-def test_plans_and_precision_come_from_the_device_s_own_interface(made_up: type[MadeUpBackend], tmp_path: Path) -> None:
-    folder = open_model(make_model(tmp_path / "model"))
-    narrow = request_for(folder, "llm-pruner", 0.25)
-    for device, multiple in ((_DEVICE, 4), (torch.device("cpu"), 8)):
-        plan = make_plan(folder, narrow, device=device)
-        assert isinstance(plan, UnitRemovalPlan) and plan.width_reduction is not None
-        assert plan.width_reduction.round_to == multiple
-    assert make_plan(folder, request_for(folder, "wanda", 0.5), device=_DEVICE).forward_dtype is torch.bfloat16
-    assert forward_dtype("auto", torch.float32, _DEVICE) is torch.bfloat16
-    assert gradient_dtype(torch.float16, _DEVICE) is torch.float16
-    assert gradient_dtype(torch.float16, torch.device("cpu")) is torch.float32
-    with bfloat16_matmul(_DEVICE):
-        assert torch.get_float32_matmul_precision() == "medium"
-    assert training_precision(torch.bfloat16, _DEVICE)[1] is torch.bfloat16
-    assert training_precision(torch.float32, _DEVICE)[1] is torch.float32
-    assert made_up.calls == [("training", "bf16"), ("training", "no")]
-
-
-def test_memory_and_time_come_from_the_device_s_own_interface(made_up: type[MadeUpBackend], tmp_path: Path) -> None:
-    description = inspect_folder(make_model(tmp_path / "model"))
-    with pytest.raises(OutOfMemory, match=f"1000 are free on {_NAME}"):
-        sequences_that_fit(description, 16, _DEVICE)
-    job, tokens = recipe_of("wanda", sparsity=0.5), Tokens(calibration=192, evaluation=0, window=24)
-
-    def needs(kind: DeviceKind) -> Any:
-        return estimate_resources(description, job, tokens, device=kind, activation_budget_bytes=0, is_fetched=False)
-
-    there, here = needs(fastest_kind([f"{_NAME}:1", "cpu"])), needs(CPU)
-    assert here.peak_device_memory_bytes is None
-    assert 0 < there.peak_device_memory_bytes - 7 * 2**20 <= here.peak_memory_bytes - CPU.process_bytes
-    assert there.peak_memory_bytes > 3 * 2**30 and there.seconds < here.seconds
-
-    timed(made_up.is_available, _DEVICE)
-    assert made_up.calls == [("synchronise", _DEVICE)] * 2
-
-
 def test_memory_of_freed_tensors_goes_back_to_the_machine() -> None:
     """Also from between tensors that stay, which keep the allocator from shrinking its heap."""
     process, freed = psutil.Process(), [torch.ones(2**18) for _ in range(128)]
@@ -157,3 +47,32 @@ def test_memory_of_freed_tensors_goes_back_to_the_machine() -> None:
     backend_of(torch.device("cpu")).release_memory()
     assert before - process.memory_info().rss > 100 * 2**20
     assert all(bool((each == 1).all()) for each in stay)
+
+
+@pytest.mark.parametrize(
+    ("processor", "multiplies_bfloat16"),
+    [
+        ({"amx_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, True),
+        ({"cpu_name": "Intel(R) Xeon(R) Processor", "avx512_bf16": True}, False),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_multiplied_faster(
+    processor: dict[str, bool | str], multiplies_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    device = torch.device("cpu")
+    assert (forward_dtype("auto", torch.float32, device) is torch.bfloat16) == multiplies_bfloat16
+    with bfloat16_matmul(device):
+        assert torch.get_float32_matmul_precision() == ("medium" if multiplies_bfloat16 else "highest")
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize(("outputs", "inputs", "rows"), [(576, 576, 512), (100, 1031, 333), (1, 64, 7)])
+def test_fast_products_of_float32_are_float32(outputs: int, inputs: int, rows: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    weight_OI, X_NI = (torch.randn(size, inputs, generator=generator) for size in (outputs, rows))
+    with fast_arithmetic(torch.device("cpu")):
+        product_NO = X_NI @ weight_OI.T
+    exact_NO = X_NI.double() @ weight_OI.double().T
+    assert (product_NO - exact_NO).norm() <= 2e-6 * exact_NO.norm()

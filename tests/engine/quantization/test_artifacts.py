@@ -1,20 +1,15 @@
 """Quantised artifacts: opened by stock transformers in a fresh process, read back by us, and no other job's are."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from compressed_tensors.quantization import QuantizationConfig
 from safetensors.torch import load_file
 
 from core.engine.architectures.description import read_config
-from core.engine.architectures.experts import ExpertMatrix, Experts
-from core.engine.checkpoints.quantisation import QUANTISATION_KEY, packed_config
-from core.engine.evaluation.reload_check import reload_check
-from core.engine.models.casting import folder_as_stored
+from core.engine.checkpoints.quantisation import QUANTISATION_KEY
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.pack_quantized import packed_tensors
@@ -90,22 +85,6 @@ def test_what_is_saved_is_what_was_measured(way: str, chosen: Quantization, tmp_
     fresh.wait()
 
 
-def test_a_narrower_dtype_and_codes_go_together(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model", "llama", **WIDE)
-    opened, work = open_model(folder), tmp_path / "work"
-    work.mkdir()
-    result = walk_for(
-        opened, request_for(opened, "none"), device=CPU, quantization=INT4, calibration=make_tokens(),
-        evaluations={"text": make_tokens(4, seed=1)}, work=work, stored=folder_as_stored(opened, "bfloat16"),
-    ).run()  # fmt: skip
-    artifact = save(result, folder, tmp_path / "artifact")
-    assert {each.dtype for each in load_file(artifact / "model.safetensors").values() if each.is_floating_point()} == {
-        torch.bfloat16
-    }
-    figures = reload_check(artifact, result.verification, device=CPU, dtype=torch.float32)
-    assert figures["dtype"] == "bfloat16" and figures["maximum_difference"] <= figures["tolerance"]
-
-
 @pytest.mark.parametrize(("bits", "groups"), [(4, 3), (4, 1), (8, 1)])
 def test_unpacking_undoes_the_librarys_packing(bits: int, groups: int) -> None:
     codes = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (5, 96), dtype=torch.int8)
@@ -114,16 +93,6 @@ def test_unpacking_undoes_the_librarys_packing(bits: int, groups: int) -> None:
     assert torch.equal(unpack(tensors["layer.weight_packed"], bits), codes)
     assert torch.equal(tensors["layer.weight_scale"], scales)
     assert tensors["layer.weight_shape"].tolist() == [5, 96]
-
-
-@pytest.mark.parametrize(("bits", "group_size"), [(8, None), (4, 64)])
-def test_the_library_reads_our_entry_as_its_own(bits: int, group_size: int | None) -> None:
-    ours = packed_config(bits, group_size, ["lm_head"])
-    theirs = QuantizationConfig.model_validate(ours).to_dict()
-    assert {name: value for name, value in theirs.items() if value is not None} | ours == {
-        **{name: value for name, value in theirs.items() if value is not None},
-        "config_groups": ours["config_groups"],
-    }
 
 
 def test_packed_weights_are_taken_from_our_own_artifacts_alone(tmp_path: Path) -> None:
@@ -154,15 +123,6 @@ def test_what_does_not_fit_is_refused(
     description = open_model(make_model(tmp_path, family)).description
     with pytest.raises(InvalidRequest, match=why):
         resolve_quantization(chosen, description, steps, is_calibrated=True)
-
-
-def test_experts_are_refused(tmp_path: Path) -> None:
-    description = open_model(make_model(tmp_path, "llama")).description
-    stack = ExpertMatrix(name="stack", bias=None)
-    experts = Experts(module="mlp", reading=stack, giving=stack, transposed=False, top_k=2)
-    mixture = description.model_copy(update={"discovered": replace(description.known_as, experts=experts)})
-    with pytest.raises(InvalidRequest, match="stacks of experts"):
-        resolve_quantization(INT8, mixture, (), is_calibrated=True)
 
 
 def test_defaults_are_the_largest_groups_and_the_best_rounding(tmp_path: Path) -> None:

@@ -6,18 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
+from core.engine.options.patterns import parse_pattern
 from core.engine.pruning.compensation.column_update import (
     damped_inverse_factor,
     prune_and_round_columns,
     prune_columns,
-    round_columns,
 )
 from core.engine.pruning.grid import GridFit, QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.targets import LayerTarget
 from core.engine.quantization.implementations import rounding_for
-from core.engine.quantization.registry import ROUNDINGS
 from secateur_wire.job_body import Quantization
 
 INT4 = Quantization(scheme="int4", group_size=32, rounding="gptq")
@@ -77,15 +75,6 @@ def test_on_inputs_without_correlation_gptq_rounds_to_nearest(seed: int, chosen:
     assert torch.equal(rounded.codes_OI, nearest(weight, rounding.fit(inputs)).codes_OI)
 
 
-def test_the_column_loop_alone_is_nearer_to_the_outputs_than_rounding_to_nearest() -> None:
-    weights, inputs = [random_weight(rows, 256, rows) for rows in (40, 24)], random_inputs(256, 7)
-    factor, _ = damped_inverse_factor(inputs.gram_II, 0.01, ignore)
-    fit = GridFit(4, 64, torch.bfloat16)
-    for weight, rounded in zip(weights, round_columns(weights, factor, fit, block_size=128), strict=True):
-        other = row_errors(weight, nearest(weight, fit), inputs)
-        assert float(row_errors(weight, rounded, inputs).sum()) < 0.5 * float(other.sum())
-
-
 def test_layers_that_share_their_inputs_are_rounded_as_each_alone() -> None:
     weights, inputs = [random_weight(rows, 128, rows) for rows in (8, 5)], random_inputs(128, 3)
     rounding = rounding_for(INT4, torch.bfloat16)
@@ -133,24 +122,3 @@ def test_pruning_and_rounding_at_once_is_better_than_one_after_the_other(pattern
     assert int(joint.pruned) == int((pruned == 0).sum())
     after = nearest(pruned, fit)
     assert float(row_errors(weight, joint, inputs).sum()) < float(row_errors(weight, after, inputs).sum())
-
-
-def test_on_a_grid_fine_enough_the_joint_loop_prunes_as_sparsegpt_alone() -> None:
-    weight, inputs = random_weight(16, 128, 2), random_inputs(128, 2)
-    target = LayerTarget(UNSTRUCTURED, 0.5)
-    factor, dead = damped_inverse_factor(inputs.gram_II, 0.1, ignore)
-    (pruned,) = prune_columns([weight], [target], factor, dead, block_size=64)
-    fit = GridFit(8, 32, torch.float32)
-    (joint,) = prune_and_round_columns([weight], [target], factor, dead, fit, block_size=64)
-    same = (joint.codes_OI == 0) == (pruned == 0)
-    assert float(same.float().mean()) > 0.97
-    assert float((joint.weight_OI - pruned).norm() / pruned.norm()) < 0.1
-
-
-def test_every_rounding_is_found_and_keeps_zeros() -> None:
-    weight, inputs = random_weight(4, 64, 0, zeros=0.5), random_inputs(64, 0)
-    assert list(ROUNDINGS) == ["gptq", "nearest"]
-    for name in ROUNDINGS:
-        chosen = Quantization(scheme="int4", group_size=64, rounding=name)
-        (rounded,) = rounding_for(chosen, torch.bfloat16).round([weight], inputs, ignore)
-        assert not rounded.weight_OI[weight == 0].any() and rounded.weight_OI.dtype is torch.bfloat16

@@ -1,17 +1,21 @@
-"""Tokens that stay: those of the texts first, always closed, never more than asked, and a multiple where asked."""
+"""Counts of tokens, and those that stay: of the texts first, closed, never more than asked, a multiple where asked."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as RustTokenizer
 
+from core.engine.datasets.formats import DOCUMENT_END
+from core.engine.removals.vocabulary.tokenizers import counts as counting
 from core.engine.removals.vocabulary.tokenizers.choice import KeptTokens, choose_tokens
 from core.engine.removals.vocabulary.tokenizers.counts import Counts, count_tokens
 from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer
 from core.engine.removals.vocabulary.tokenizers.tokenizer_file import read_tokenizer
 from secateur_wire.errors import InvalidRequest
-from tests.engine.vocabulary.tokenizer_files import KINDS, write
+from tests.engine.vocabulary.tokenizer_files import KINDS, LINES, write
 
 TEXTS = ["the quick brown Fox jumps", "don't requests;", "the the the Fox"]
 
@@ -94,3 +98,32 @@ def test_scripts_that_are_unknown_or_that_the_vocabulary_lacks_are_named(byte_le
         choose_tokens(tokenizer, counts, tokens=700, scripts=["Latin", "Runic"])
     with pytest.raises(InvalidRequest, match="'Elvish' is not a script"):
         choose_tokens(tokenizer, counts, tokens=700, scripts=["Elvish"])
+
+
+@pytest.mark.parametrize(("kind", "batch"), [("byte_level", 1), ("word_piece", 300)])
+def test_counts_are_those_of_every_document(
+    kind: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "_BATCH_CHARACTERS", max(batch, max(map(len, LINES)) + 2))
+    folder = write(tmp_path, KINDS[kind]())
+    tokenizer = RustTokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    expected = Counter(
+        number for line in LINES for number in tokenizer.encode(line + DOCUMENT_END, add_special_tokens=False).ids
+    )
+    counted = count_tokens(iter(LINES), folder)
+    assert {number: int(count) for number, count in enumerate(counted.by_id) if count} == dict(expected)
+    assert counted.documents == len(LINES) and counted.tokens == expected.total()
+    assert counted.bytes == sum(len((line + DOCUMENT_END).encode()) for line in LINES)
+    assert counted.scripts["Greek"] == sum("\u0370" <= each <= "\u03ff" for line in LINES for each in line)
+
+
+def test_a_long_document_is_counted_in_parts_that_end_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path, KINDS["byte_level"]())
+    document = "\n".join(["the quick brown Fox"] * 50)
+    whole = count_tokens([document], folder)
+    monkeypatch.setattr(counting, "_BATCH_CHARACTERS", 101)
+    parts = count_tokens([document], folder)
+    assert (parts.by_id == whole.by_id).all() and parts.documents == 1 and parts.bytes == whole.bytes

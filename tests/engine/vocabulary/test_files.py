@@ -1,7 +1,7 @@
-"""Folders with a cut tokenizer: opened by stock transformers as the class they were, with the same behaviour."""
+"""Folders with a cut tokenizer open by stock transformers as the class they were; what cannot be cut is refused."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from core.engine.removals.vocabulary.tokenizers.config_ids import config_ids, renumbered
 from core.engine.removals.vocabulary.tokenizers.files import named_ids, write_tokenizer
-from core.engine.removals.vocabulary.tokenizers.tokenizer_file import read_tokenizer
+from core.engine.removals.vocabulary.tokenizers.tokenizer_file import parse_tokenizer, read_tokenizer
 from secateur_wire.errors import InvalidRequest
 from tests.engine.vocabulary.tokenizer_files import END, KINDS, TOOL, Content, write
 
@@ -22,14 +23,10 @@ TEXTS = ["the quick brown Fox  jumps", "don't requests; 42", "they're café naï
 TEMPLATE = "{% for m in messages %}{{ '<|' + m['role'] + '|>\\nSQLite ' + m['content'] }}{% endfor %}Ångström"
 
 
-def pieces_of(content: Content) -> Any:
-    return content["model"]["vocab"]
-
-
 def llama() -> PreTrainedTokenizerBase:
     content = KINDS["byte_fallback"]()
     merges = [tuple(merge) for merge in content["model"]["merges"]]
-    vocabulary = {{"<|end|>": "</s>"}.get(token, token): number for token, number in pieces_of(content).items()}
+    vocabulary = {{END: "</s>"}.get(token, token): number for token, number in content["model"]["vocab"].items()}
     return LlamaTokenizer(vocab=vocabulary | {"<s>": len(vocabulary)}, merges=merges)
 
 
@@ -116,3 +113,97 @@ def test_the_files_beside_it_follow_and_older_forms_are_left_out_with_a_note(tmp
     assert decoder == {"0": {"content": END}, str(len(kept) - 1): {"content": TOOL}}
     with pytest.raises(InvalidRequest, match="no kept token of the id 701"):
         write_tokenizer(source, tmp_path / "other", [each for each in kept if each != 701], size=size)
+
+
+CONFIG: dict[str, Any] = {
+    "vocab_size": 100, "bos_token_id": 3, "eos_token_id": [5, 7], "pad_token_id": None, "sep_token_id": -1,
+    "hidden_size": 9, "image_token_index": 11, "ignore_index": -100, "suppress_tokens": [13, 15],
+    "begin_suppress_tokens": [17], "bad_words_ids": [[19, 21], [23]], "forced_decoder_ids": [[1, 25], [2, None]],
+    "sequence_bias": [[[27, 29], -1.0]], "lang_to_id": {"<|en|>": 31},
+    "text_config": {"vocab_size": 100, "video_token_id": 33, "rope_parameters": {"factor": 8}},
+    "audio_config": {"vocab_size": 64, "bos_token_id": 2, "pad_token_id": 63},
+    "vision_config": {"image_size": 96, "num_image_tokens": 4, "codebook_eos_token_id": 8},
+    "architectures": ["A"],
+}  # fmt: skip
+NAMED = {3, 5, 7, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33}
+
+
+def test_every_id_is_found_and_no_other_number() -> None:
+    assert config_ids(CONFIG, 100) == NAMED
+    assert config_ids({"eos_token_id": 128001, "bos_token_id": True, "pad_token_id": 1.0}, 100) == set()
+
+
+def test_ids_and_sizes_change_together_and_nothing_else() -> None:
+    kept = sorted({0, 50, *NAMED})
+    changed = renumbered(CONFIG, kept, size=100)
+    place = kept.index
+    assert changed == CONFIG | {
+        "vocab_size": len(kept),
+        "bos_token_id": place(3),
+        "eos_token_id": [place(5), place(7)],
+        "image_token_index": place(11),
+        "suppress_tokens": [place(13), place(15)],
+        "begin_suppress_tokens": [place(17)],
+        "bad_words_ids": [[place(19), place(21)], [place(23)]],
+        "forced_decoder_ids": [[1, place(25)], [2, None]],
+        "sequence_bias": [[[place(27), place(29)], -1.0]],
+        "lang_to_id": {"<|en|>": place(31)},
+        "text_config": {"vocab_size": len(kept), "video_token_id": place(33), "rope_parameters": {"factor": 8}},
+    }
+    assert renumbered(CONFIG, range(100), size=100) == CONFIG
+
+
+def test_an_id_that_is_not_kept_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="no kept token of the id 33"):
+        renumbered(CONFIG, sorted(NAMED - {33}), size=100)
+
+
+def set_model(**values: Any) -> Callable[[Content], None]:
+    return lambda content: content["model"].update(values)
+
+
+def add_merge(left: str, right: str) -> Callable[[Content], None]:
+    return lambda content: content["model"]["merges"].append([left, right])
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "reason"),
+    [
+        ("byte_level", set_model(dropout=0.1), "leaves out merges at random"),
+        ("byte_level", set_model(type="Lattice"), "of the kind 'Lattice'"),
+        ("byte_level", set_model(merges=["one"]), "not of two parts"),
+        ("byte_level", set_model(vocab=None), "not as the library writes it"),
+        ("byte_level", lambda content: content["model"]["vocab"].update(zz=300), "two tokens of the same id"),
+        ("byte_level", lambda content: content["added_tokens"][0].update(id=17), "where its library counts 0"),
+        ("byte_fallback", add_merge("<0x41>", "<0x42>"), "is not in its vocabulary"),
+    ],
+)
+def test_the_reason_is_given(kind: str, change: Callable[[Content], None], reason: str) -> None:
+    content = KINDS[kind]()
+    change(content)
+    with pytest.raises(InvalidRequest, match="vocabulary: the model's tokenizer") as refused:
+        parse_tokenizer(content)
+    assert reason in str(refused.value) and "keep the whole vocabulary" in str(refused.value)
+
+
+def test_folders_without_a_file_or_with_code_of_their_own_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"has no tokenizer\.json"):
+        read_tokenizer(tmp_path)
+    write(tmp_path, KINDS["unigram"]())
+    assert read_tokenizer(tmp_path).size == 700
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "OwnTokenizer"}))
+    with pytest.raises(InvalidRequest, match="'OwnTokenizer', which has code of its own"):
+        read_tokenizer(tmp_path)
+
+
+def test_merges_of_byte_tokens_and_across_ends_are_refused() -> None:
+    content = KINDS["byte_fallback"]()
+    content["model"]["vocab"]["<0x41><0x42>"] = len(content["model"]["vocab"])
+    add_merge("<0x41>", "<0x42>")(content)
+    with pytest.raises(InvalidRequest, match="merges the byte tokens"):
+        parse_tokenizer(content)
+    content = KINDS["marked_ends"]()
+    content["model"]["vocab"]["e</w>e"] = len(content["model"]["vocab"])
+    add_merge("e</w>", "e")(content)
+    with pytest.raises(InvalidRequest, match="across the end of a word"):
+        parse_tokenizer(content)

@@ -41,9 +41,12 @@ def byte_level() -> Content:
 
 
 def byte_level_with_whole_words() -> Content:
-    """BPE on bytes with `ignore_merges`, as Llama 3's: words beyond the merges are tokens too."""
+    """The same with `ignore_merges`, as Llama 3's: words beyond the merges are tokens too. Merges are as older files
+    have them.
+    """
     content = byte_level()
     content["model"]["ignore_merges"] = True
+    content["model"]["merges"] = [" ".join(merge) for merge in content["model"]["merges"]]
     vocabulary: dict[str, int] = content["model"]["vocab"]
     (added,) = [each for each in content["added_tokens"] if each["content"] == TOOL]
     for word in ("Ġrequests", "Ġcoöperate", "Ġquick!?", "zzqq"):
@@ -63,22 +66,8 @@ def byte_fallback() -> Content:
     tokenizer.train_from_iterator([piece for line in LINES for piece in line.split(" ")], trainer)
     content = _content(tokenizer)
     content["added_tokens"] = [each for each in content["added_tokens"] if each["content"] not in BYTES]
-    content["decoder"] = _content_of_decoder()
-    return content
-
-
-def byte_fallback_with_whole_words() -> Content:
-    """The same with `ignore_merges`, and merges written as in older files."""
-    content = byte_fallback()
-    content["pre_tokenizer"] = {
-        "type": "Split",
-        "pattern": {"String": "▁"},
-        "behavior": "MergedWithNext",
-        "invert": False,
-    }
-    content["model"]["ignore_merges"] = True
-    content["model"]["vocab"]["▁requests"] = len(content["model"]["vocab"])
-    content["model"]["merges"] = [" ".join(merge) for merge in content["model"]["merges"]]
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    content["decoder"] = json.loads(decoders.Sequence(parts).__getstate__())
     return content
 
 
@@ -140,31 +129,11 @@ def word_piece() -> Content:
     return _content(tokenizer)
 
 
-def word_level() -> Content:
-    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.WordLevelTrainer(vocab_size=120, special_tokens=[UNKNOWN], show_progress=False)
-    tokenizer.train_from_iterator(LINES, trainer)
-    return _content(tokenizer)
-
-
-def _content_of_decoder() -> Content:
-    return {
-        "type": "Sequence",
-        "decoders": [
-            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
-            {"type": "ByteFallback"},
-            {"type": "Fuse"},
-            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-        ],
-    }
-
-
 KINDS: Mapping[str, Callable[[], Content]] = {
     each.__name__: each
     for each in (
-        byte_level, byte_level_with_whole_words, byte_fallback, byte_fallback_with_whole_words, marked_ends,
-        marked_continuations, unigram, unigram_with_bytes, word_piece, word_level,
+        byte_level, byte_level_with_whole_words, byte_fallback, marked_ends,
+        marked_continuations, unigram, unigram_with_bytes, word_piece,
     )
 }  # fmt: skip
 

@@ -64,11 +64,6 @@ def test_both_models_answer_and_questions_without_room_are_counted(models: tuple
     assert output.figures["words"].score is None and output.answers["words"][0].question == "w10 w40"
 
 
-def test_a_model_compared_with_itself_still_answers(models: tuple[Path, Path], tmp_path: Path) -> None:
-    (figures,) = run((models[0], models[0]), tmp_path / "work", questions(tmp_path / "q.jsonl")).figures.values()
-    assert (figures.kl, figures.kl_stderr, figures.identical, figures.length.ratio) == (0.0, 0.0, 1.0, 1.0)
-
-
 def test_after_a_kill_it_goes_on_after_the_last_batch_to_the_same_bytes(
     models: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -1,6 +1,5 @@
 """An architecture is discovered as it is declared; what cannot be one is refused with a reason of its own."""
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +10,9 @@ import transformers
 from pydantic import JsonValue
 from transformers import PretrainedConfig
 
-from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import read_config, weight_files
 from core.engine.architectures.experts import Routing
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
-from core.engine.models.tracing.__main__ import main
 from core.engine.models.tracing.blocks import find_blocks
 from core.engine.models.tracing.build import build_traceable
 from core.engine.models.tracing.discover import discover
@@ -69,13 +66,6 @@ def test_widths_of_a_large_model_are_watched_without_its_weights() -> None:
     assert [each.norm for each in block.sublayers] == ["input_layernorm", "post_attention_layernorm"]
 
 
-def test_attention_and_ffn_that_read_one_tensor_share_a_group_and_are_two_sublayers() -> None:
-    found = discover(*tiny("GPTJForCausalLM", n_embd=32, n_layer=2, n_head=4, rotary_dim=4, n_positions=64))
-    assert found.inputs[0] == ("attn.q_proj", "attn.k_proj", "attn.v_proj", "mlp.fc_in")
-    assert [each.groups[0] for each in found.sublayers] == [found.inputs[0][:3], found.inputs[0][3:]]
-    assert found.added_to_stream == {}
-
-
 def test_routers_are_left_alone_and_experts_are_found() -> None:
     config, tensors = tiny(
         "Qwen2MoeForCausalLM",
@@ -118,23 +108,3 @@ def test_a_config_that_its_weights_do_not_bear_out_is_refused_before_anything_is
         discover({**config, "intermediate_size": 56}, tensors)
     with pytest.raises(UnsupportedArchitecture, match="'OtherForCausalLM'"):
         discover({**config, "architectures": ["OtherForCausalLM"]}, tensors)
-
-
-def test_the_child_answers_with_one_json_object_whatever_is_printed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def discover_loudly(config: Mapping[str, JsonValue], tensors: Mapping[str, TensorEntry]) -> Architecture:
-        print("a library's remark")
-        if config["model_type"] == "odd":
-            raise RuntimeError("no such thing")
-        assert tensors["weight"].shape == (2, 3)
-        return architecture_of("llama")
-
-    for model_type in ("llama", "odd"):
-        request = {"config": {"model_type": model_type}, "tensors": {"weight": ["F32", [2, 3]]}}
-        monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
-        main(discover_loudly)
-    first, second = capsys.readouterr().out.replace("}{", "}\n{").splitlines()
-    assert json.loads(first)["architecture"]["blocks"] == "model.layers"
-    assert json.loads(second)["error"]["code"] == "unsupported_architecture"
-    assert "no such thing" in json.loads(second)["error"]["message"]

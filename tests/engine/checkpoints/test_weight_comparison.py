@@ -16,9 +16,8 @@ def _write(folder: Path, **tensors: Tensor) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_equal_bits_and_equal_masks_are_counted(tmp_path: Path, dtype: torch.dtype) -> None:
-    matrix = torch.arange(12, dtype=torch.float32).reshape(3, 4).to(dtype)
+def test_equal_bits_and_equal_masks_are_counted(tmp_path: Path) -> None:
+    matrix = torch.arange(12, dtype=torch.bfloat16).reshape(3, 4)
     other = matrix + 1
     other[0, 0], other[1, 1] = 0, 0
     first = _write(tmp_path / "first", a=matrix, b=matrix)
