@@ -9,20 +9,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import inspect_folder
-from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.pruning.results import UnitRow
-from core.engine.recovery.language import recover
-from core.methods.registry import parse_parameters
-from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
-from tests.engine.exporters.test_per_layer import config_of, prune
+from tests.engine.exporters.test_per_layer import prune
 from tests.engine.pruning.test_structured import edit, removal, save
-from tests.engine.recovery.test_recovery import recipe
 from tests.engine.reloading import reload_with_code
-from tests.engine.sweeping import last_hidden, tensors_of
+from tests.engine.sweeping import tensors_of
 from tests.engine.tiny import architecture_of, make_model, make_tokens
 from tests.families import LANGUAGE_MODELS
 
@@ -165,44 +160,3 @@ def test_biases_that_were_added_count_against_a_limit(layout: Any, tmp_path: Pat
         result = removal(folder, work, "flap", ratio, layout=layout, at_least=True, parameters={"round_to": 1})
         artifact = inspect_folder(save(result, folder, work / "artifact"), own_artifact=True)
         assert artifact.parameters <= dense.parameters * (1 - ratio)
-
-
-def test_its_artifact_is_a_model_for_other_jobs(tmp_path: Path, apart: type[Apart]) -> None:
-    folder, layout = make_model(tmp_path / "model"), "per_layer"
-    first, _ = prune(folder, tmp_path / "first", "flap", 0.15, {"round_to": 1}, layout=layout)
-    assert config_of(first)["mlp_bias"] is True
-    made = []
-    for method, sparsity, pattern in (("flap", 0.1, None), ("llm-pruner", 0.1, None), ("wanda", 0.5, "unstructured")):
-        artifact, result = prune(
-            first, tmp_path / method, method, sparsity, {}, layout=layout, pattern=pattern,
-            evaluations={"text": make_tokens(2, seed=5)},
-        )  # fmt: skip
-        before, after = (inspect_folder(each, own_artifact=True).parameters for each in (first, artifact))
-        assert result.perplexity["text"].pruned > 0
-        assert before - after == (0 if method == "wanda" else result.removed)
-        made.append((artifact, result.verification))
-    source = open_model(first, own_artifact=True)
-    for method in ("finetune", "lora"):
-        work = tmp_path / method
-        linears = [linear.name for linear in source.description.linears]
-        recovered = recover(source, recipe(method, steps=2), make_tokens(8), linears=linears, work=work, device=CPU)
-        write_checkpoint(recovered.files, recovered.unchanged, first, work / "artifact")
-        saved = open_model(work / "artifact", own_artifact=True)
-        assert saved.description.structure == source.description.structure
-        load_model(saved, CPU)
-    apart(reload_with_code, made).wait()
-
-
-def test_it_is_fitted_by_its_bias_or_by_a_refit(tmp_path: Path) -> None:
-    with pytest.raises(InvalidParameters, match="bias false"):
-        parse_parameters("flap", {"bias": True, "compensation": {"refit": 0.5}})
-    folder, tokens = make_model(tmp_path / "model"), make_tokens(16)
-    expected = last_hidden(folder, tokens)
-    drifts = []
-    for number, refit in enumerate((0, 1.0)):
-        work = tmp_path / f"{number}"
-        parameters = {"bias": None if refit else False, "compensation": {"refit": refit}}
-        result = removal(folder, work, "flap", 0.25, parameters=parameters, calibration=tokens)
-        drifts.append(float((last_hidden(save(result, folder, work / "artifact"), tokens) - expected).norm()))
-        assert result.config is not None and not result.config["mlp_bias"]
-    assert drifts[1] < 0.85 * drifts[0]
