@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
-from core.database import seconds_from_now, transaction
+from core.database import transaction
 from core.pipeline.messages import CountAnswer, CountedTokens, CountQuestion, TextSource
 from core.pipeline.stages.count_tokens import answer
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.service import submit
-from core.service.questions.queue import MOST_ATTEMPTS, forget_unused
 from core.service.questions.tables import QuestionRow
 from core.service.token_counts import COUNT
 from core.settings import Settings
@@ -115,22 +114,6 @@ def test_a_job_that_a_count_shows_to_be_impossible_is_refused(desk: Desk, tmp_pa
         session.execute(update(QuestionRow).values(answer={"refusal": "the tokenizer has code of its own"}))
     error = refused({"parameters": enough})
     assert error.param == "model" and "code of its own" in error.message
-
-
-def test_a_count_that_fails_is_tried_again_and_unused_ones_are_forgotten(desk: Desk, tmp_path: Path) -> None:
-    desk.plan("smol", "speed")
-    counter = TokenCounter(desk.store, desk.settings, command=(sys.executable, "-c", "raise SystemExit(1)"))
-    for attempt in range(1, MOST_ATTEMPTS + 1):
-        with transaction(desk.sessions) as session:
-            session.execute(update(QuestionRow).values(due_at=func.clock_timestamp()))
-        assert counter.take_next(desk.sessions) and _rows(desk)[0].attempts == attempt
-    assert _rows(desk)[0].due_at is None and desk.plan("smol", "speed").job["method"] == "frontier"
-    with transaction(desk.sessions) as session:
-        assert forget_unused(session) == 0
-        session.execute(
-            update(QuestionRow).where(QuestionRow.kind == COUNT.name).values(used_at=seconds_from_now(-100 * 86400))
-        )
-        assert forget_unused(session) == 1
 
 
 def test_the_child_counts_as_a_job_chooses(tmp_path: Path, settings: Settings) -> None:
