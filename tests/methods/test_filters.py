@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.engine.evaluation.flops import count_flops
 from core.engine.models.reference_networks import ReferenceNetwork
 from core.engine.pruning.iterative.retraining import retrain
-from core.engine.pruning.network import Network, mean_loss
+from core.engine.pruning.network import Network
 from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
 from core.progress import WorkStopped
@@ -136,16 +136,6 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None
     expected = whole.model.state_dict()
     for name, each in resumed.model.state_dict().items():
         assert name.endswith("num_batches_tracked") or torch.equal(each, expected[name])
-
-
-def test_taylor_removes_filters_of_a_trained_network_at_less_loss_than_random() -> None:
-    losses = []
-    by_taylor = {"retrain_steps": 0, "filters_per_round": 4, "measured_images": 128}
-    for method, parameters in (("filter-taylor", by_taylor), ("filter-l1", {"order": "random"})):
-        scene = make_scene(_trained_network(), digits(), 0.3)
-        prune(method, scene, **parameters)
-        losses.append(mean_loss(scene, digits()))
-    assert losses[0] < losses[1]
 
 
 def test_sensitivity_takes_more_where_it_costs_less() -> None:

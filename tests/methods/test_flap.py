@@ -58,30 +58,24 @@ def test_what_is_left_of_every_family_reloads_with_its_biases_or_says_why_it_has
     apart(reload_with_code, [(artifact, result.verification)]).wait()
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_the_mean_of_the_ffns_output_stays_where_only_channels_go(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "sublayer", "attention"),
+    [("llama", 1, "none"), ("gpt2", 1, "none"), ("llama", 0, "kv_groups"), ("llama", 0, "query_heads")],
+)
+def test_the_mean_of_a_sublayers_output_stays_where_its_bias_may_take_it(
+    name: str, sublayer: int, attention: str, tmp_path: Path
+) -> None:
+    """Compare in the first block, whose attention reads what the dense model's does."""
     folder, tokens = make_model(tmp_path / "model", name), make_tokens()
-    linear = architecture_of(name).sublayers[1].output
+    linear = architecture_of(name).sublayers[sublayer].output
     means = [outputs(folder, linear, tokens).mean(0)]
     for bias in (True, False):
-        work = tmp_path / f"{bias}"
-        result = removal(folder, work, "flap", 0.2, parameters=CHANNELS | {"bias": bias})
+        work, parameters = tmp_path / f"{bias}", {"attention": attention, "bias": bias}
+        result = removal(folder, work, "flap", 0.3, parameters=parameters)
         means.append(outputs(save(result, folder, work / "artifact"), linear, tokens).mean(0))
     dense, with_bias, without = means
     torch.testing.assert_close(with_bias, dense, atol=2e-5, rtol=1e-4)
     assert float((without - dense).norm()) > 1e-3
-
-
-@pytest.mark.parametrize("attention", ["kv_groups", "query_heads"])
-def test_the_mean_of_the_attentions_output_stays_where_heads_go(attention: str, tmp_path: Path) -> None:
-    """Compare in the first block, whose attention reads what the dense model's does."""
-    folder, tokens = make_model(tmp_path / "model", "llama"), make_tokens()
-    linear = architecture_of("llama").sublayers[0].output
-    result = removal(folder, tmp_path / "work", "flap", 0.3, parameters={"attention": attention})
-    assert any(row.kind == "heads" and row.after < row.before for row in result.layers if isinstance(row, UnitRow))
-    left = outputs(save(result, folder, tmp_path / "artifact"), linear, tokens).mean(0)
-    dense = outputs(folder, linear, tokens).mean(0)
-    torch.testing.assert_close(left, dense, atol=2e-5, rtol=1e-4)
 
 
 def test_channels_that_never_change_go_first_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -89,23 +89,6 @@ def test_a_point_is_the_perplexity_of_a_model_that_lost_just_that(name: str, met
         assert found.curves[layer].weights == sum(row.out_features * row.in_features for row in rows)
 
 
-def test_scope_module_prunes_each_linear_layer_alone(model: Path, tmp_path: Path) -> None:
-    found = sensitivity(
-        model, tmp_path / "work", method="wanda", scope="module", pattern="2:4",
-        parameters=FLOAT32 | {"skip_modules": ["o_proj"]},
-    )  # fmt: skip
-    names = [curve.name for curve in found.curves]
-    assert len(names) == 3 * 6 and not any("o_proj" in name for name in names)
-    chosen = "model.layers.1.self_attn.k_proj"
-    alone = sweep(
-        model, tmp_path / "alone", calibration=make_tokens(), evaluations={"text": TEXT}, method="wanda",
-        pattern="2:4", parameters=FLOAT32 | {"skip_modules": [name for name in names if name != chosen] + ["o_proj"]},
-    )  # fmt: skip
-    (point,) = found.curves[names.index(chosen)].points
-    assert (point.rate, point.sparsity) == (0.5, 0.5)
-    assert point.perplexity == pytest.approx(alone.perplexity["text"].pruned, rel=1e-6)
-
-
 def test_killed_after_a_layer_the_next_attempt_finds_the_same(model: Path, tmp_path: Path) -> None:
     request: dict[str, Any] = {"method": "sparsegpt", "rates": [0.5, 0.8]}
     whole = sensitivity(model, tmp_path / "whole", **request)

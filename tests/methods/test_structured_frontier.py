@@ -9,7 +9,6 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import inspect_folder
-from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.results import PruneResult, UnitRow
@@ -22,7 +21,7 @@ from tests.engine.crossing import crossed
 from tests.engine.exporters.test_per_layer import prune
 from tests.engine.pruning.test_structured import edit
 from tests.engine.resuming import positions
-from tests.engine.sweeping import last_hidden, newest_stream, tensors_of
+from tests.engine.sweeping import last_hidden, newest_stream
 from tests.engine.tiny import architecture_of, make_model, make_tokens
 from tests.families import LANGUAGE_MODELS
 
@@ -104,16 +103,6 @@ def test_the_tokens_in_the_pass_are_those_that_what_is_left_gives(name: str, lay
     torch.testing.assert_close(newest_stream(tmp_path / "work", "dense-calibration"), dense, atol=1e-5, rtol=1e-4)
     assert inspect_folder(folder).parameters - inspect_folder(artifact, own_artifact=True).parameters == result.removed
     assert result.removed > 0
-
-
-def test_blocks_before_the_first_that_loses_anything_stay_as_they_are(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model")
-    _, result = cut(folder, tmp_path / "work", "per_layer", 0.1, {"protected_first": 1})
-    source, left = open_model(folder), tensors_of(result)
-    changed = {name for name, each in left.items() if not torch.equal(each, source.read(name))}
-    assert {name.split(".")[2] for name in changed} == {"1", "2"}
-    assert not any(name.startswith("model.layers.1.self_attn") for name in changed)
-    assert "model.layers.2.self_attn.o_proj.weight" in changed
 
 
 def test_channels_that_nothing_reads_go_first_in_whichever_layer_they_are(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageClassification, TimmWrapperConfig
+from transformers import AutoModelForImageClassification
 
 from core.engine.datasets.image_set import TensorImages
 from core.engine.evaluation.flops import count_flops
@@ -13,7 +13,6 @@ from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetw
 from core.engine.models.reshaping import changed_groups, reshape_modules
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.filters.rankings import between_layers, kernel_sums, taylor
-from core.engine.pruning.network import Network
 from secateur_wire.errors import UnsupportedArchitecture
 from tests.engine.classifier_networks import NETWORKS, logits, make_classifier, make_scene, random_images
 
@@ -81,12 +80,6 @@ def test_what_cannot_be_coupled_is_refused_by_name(between: nn.Module, named: st
     assert named in refused.value.message
 
 
-def test_heads_of_another_layout_are_refused_by_name() -> None:
-    config = TimmWrapperConfig(architecture="vit_tiny_patch16_224", num_labels=5, model_args={"depth": 1})
-    with pytest.raises(UnsupportedArchitecture, match=r"blocks\.0\.attn \(Attention\)"):
-        CoupledChannels.of(AutoModelForImageClassification.from_config(config).eval(), (3, 224, 224))
-
-
 class _Concatenated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -111,22 +104,16 @@ def test_concatenated_channels_stay_with_their_batch_norm() -> None:
     torch.testing.assert_close(logits(model, images), silenced)
 
 
-def _dead_filter() -> tuple[Network, CoupledChannels, int]:
-    """A network whose filter 3 of the second layer gives nothing, though its kernel is the largest of all."""
+def test_a_useless_filter_is_found() -> None:
+    """Filter 3 of the second layer gives nothing, though its kernel is the largest of all."""
     model = make_classifier("vgg")
     convolution, norm = model.get_submodule("network.body.3"), model.get_submodule("network.body.4")
     with torch.no_grad():
         convolution.weight[3] = 10.0
         norm.bias += 2.0  # no other is dead
         norm.weight[3] = norm.bias[3] = 0.0
-    scene = make_scene(model, random_images((1, 8, 8)))
-    groups = CoupledChannels.of(model, (1, 8, 8))
+    scene, groups = make_scene(model, random_images((1, 8, 8))), CoupledChannels.of(model, (1, 8, 8))
     (place,) = (at for at, each in enumerate(groups.groups) if each.name == "network.body.3")
-    return scene, groups, place
-
-
-def test_a_useless_filter_is_found() -> None:
-    scene, groups, place = _dead_filter()
     scores = between_layers(taylor(scene, groups, scene.calibration))
     assert scores[place].argmin() == 3 and scores[place][3] == scores[place].min() < 1e-6
     assert all(bool((score_U >= 0).all()) for score_U in scores)
