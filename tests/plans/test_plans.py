@@ -161,6 +161,15 @@ def test_jobs_of_the_team_come_first_and_an_artifact_goes_on_where_it_stands(des
     assert theirs.figures["perplexity_ratio"].source == "measurements"
 
 
+def test_a_dense_model_that_is_smaller_is_offered_in_place_of_pruning(desk: Desk) -> None:
+    desk.register("my-calibration", "my-articles")
+    size = desk.plan("wide", "size")
+    counted = {"dense in bfloat16": 269_030_016, "dense as gguf Q8_0": 143_025_408}
+    assert {each.name: each.bytes for each in size.alternatives} == counted
+    assert "Not worth pruning for size: take the dense model as gguf Q8_0, which has 26.6 %" in size.summary
+    assert size.instead is not None and size.instead["output"] == {"dtype": "bfloat16"}, "no worker writes the other"
+
+
 def _worker(desk: Desk, number: int, *runtimes: str) -> None:
     with transaction(desk.sessions) as session:
         facts: Any = {"queue": "default", "device": "cpu", "hostname": "bed", "pid": 1}

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
-from core.database import transaction
+from core.database import seconds_from_now, transaction
 from core.pipeline.messages import CountAnswer, CountedTokens, CountQuestion, TextSource
 from core.pipeline.stages.count_tokens import answer
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.service import submit
+from core.service.questions.queue import MOST_ATTEMPTS, forget_unused
 from core.service.questions.tables import QuestionRow
 from core.service.token_counts import COUNT
 from core.settings import Settings
@@ -65,13 +66,11 @@ def test_a_plan_has_the_tokens_counted_and_gives_a_bound_meanwhile(desk: Desk, t
     assert planned.job["method"] == "frontier" and "vocabulary" not in planned.job and told.value is None
     assert "counts the tokens of my-calibration" in told.reason and "have 21% of the parameters" in told.reason
     (row,) = _rows(desk)
-    assert row.due_at is not None and row.kind == COUNT.name
     asked = COUNT.question.model_validate(row.question)
-    assert asked.text.name == "my-calibration" and asked.vocabulary_size == WORDS
+    assert row.due_at is not None and asked.text.name == "my-calibration" and asked.vocabulary_size == WORDS
     counter = _counter(desk, tmp_path, CountAnswer(counted=USED))
     assert counter.take_next(desk.sessions) and not counter.take_next(desk.sessions)
     assert COUNT.answer.model_validate(_rows(desk)[0].answer).counted == USED and _rows(desk)[0].due_at is None
-    assert desk.plan("smol", "speed").job["method"] == "vocabulary"
 
 
 def test_tokens_that_the_text_does_not_use_go_first(desk: Desk, tmp_path: Path) -> None:
@@ -84,8 +83,6 @@ def test_tokens_that_the_text_does_not_use_go_first(desk: Desk, tmp_path: Path) 
         assert planned.amount == pytest.approx(GONE, abs=1e-9)
         assert planned.figures["bytes_ratio"].estimate == pytest.approx(1 - GONE, abs=1e-6)
         reason = _choice(planned, "parameters.tokens").reason
-        training = _choice(planned, "recovery")
-        assert training.value is None and "train with distill (10 minutes)" in training.reason
         assert "my-calibration uses 20,000 of 49,152 tokens: 12% smaller at no loss on this text itself" in reason
     assert "Remove 29,120 of 49,152 tokens from smol" in speed.summary
     rated = [each.figures["perplexity_ratio"] for each in speed.points if "perplexity_ratio" in each.figures]
@@ -114,6 +111,22 @@ def test_a_job_that_a_count_shows_to_be_impossible_is_refused(desk: Desk, tmp_pa
         session.execute(update(QuestionRow).values(answer={"refusal": "the tokenizer has code of its own"}))
     error = refused({"parameters": enough})
     assert error.param == "model" and "code of its own" in error.message
+
+
+def test_a_count_that_fails_is_tried_again_and_unused_ones_are_forgotten(desk: Desk, tmp_path: Path) -> None:
+    desk.plan("smol", "speed")
+    counter = TokenCounter(desk.store, desk.settings, command=(sys.executable, "-c", "raise SystemExit(1)"))
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        with transaction(desk.sessions) as session:
+            session.execute(update(QuestionRow).values(due_at=func.clock_timestamp()))
+        assert counter.take_next(desk.sessions) and _rows(desk)[0].attempts == attempt
+    assert _rows(desk)[0].due_at is None and desk.plan("smol", "speed").job["method"] == "frontier"
+    with transaction(desk.sessions) as session:
+        assert forget_unused(session) == 0
+        session.execute(
+            update(QuestionRow).where(QuestionRow.kind == COUNT.name).values(used_at=seconds_from_now(-100 * 86400))
+        )
+        assert forget_unused(session) == 1
 
 
 def test_the_child_counts_as_a_job_chooses(tmp_path: Path, settings: Settings) -> None:
