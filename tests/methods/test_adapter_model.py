@@ -18,13 +18,13 @@ from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapter_model import AdapterModel, estimated_gradient
-from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.removal import KeptUnits, kept_mask
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
 from core.engine.resume.kinds import SELECTION
 from core.methods.lorashear.bundle_damage import UnitBundle, most_damaging
-from core.methods.lorashear.half_space import half_space_step
+from core.methods.lorashear.half_space import HalfSpaceSchedule, half_space_step
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
@@ -141,6 +141,24 @@ def test_a_group_becomes_zero_exactly_when_its_step_leaves_the_half_space(seed: 
     assert torch.equal(zero[1:], leaves[1:]) and not zero[0] and share[0] == 0
     torch.testing.assert_close((moved - share[:, None] * x)[~zero], trial[~zero])
     assert (share[zero] == 0).all()
+
+
+def test_what_goes_shrinks_in_a_line_until_the_period_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+    original = HalfSpaceSchedule.after_step
+
+    def look(self: HalfSpaceSchedule, step: int) -> None:
+        original(self, step)
+        unit_set = self._adapter_model.unit_sets[0][1]
+        weight = self._adapter_model.weight(0, unit_set.slices[0])
+        if self.kept.layers and weight is not None:
+            norms.append(float(weight[~kept_mask(self.kept.layers[0].get(unit_set.kind), unit_set.units)].norm()))
+
+    monkeypatch.setattr(HalfSpaceSchedule, "after_step", look)
+    parameters = QUICK | {"periods": 1, "learning_rate": 1e-6}
+    removal(make_model(tmp_path / "model"), tmp_path / "work", "lorashear", 0.25, parameters=parameters)
+    for step, norm in enumerate(norms[:14]):
+        assert norm / norms[0] == pytest.approx((15 - step) / 15, abs=1e-3)
 
 
 def test_the_damage_of_a_bundle_is_what_the_loss_rises_by_without_it_and_the_costliest_stay(

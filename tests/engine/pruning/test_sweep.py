@@ -5,6 +5,7 @@ import shutil
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
+from core.engine.pruning.blocks.trial import RecordedGaps, RecordedStream
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.propagation import BlockPropagation, DenseReference, InputGroup
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK, STATE
@@ -61,6 +64,24 @@ def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp
         assert dense.done == pruned.done == 1
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_recorded_stream_has_the_target_of_a_layer_behind_those_that_go(model: Path, tmp_path: Path) -> None:
+    """Layer 2 is dropped, so that layer 1 aims at what the dense model has behind layer 2; states are in files."""
+    streamed = StreamedModel(open_model(model), dtype=torch.float32, device=torch.device("cpu"))
+    given: dict[str, Any] = {"dtype": torch.float32, "micro_batch": 4, "resumable": False}
+    plain = Stream("plain", make_tokens(), streamed, ResumeStore(tmp_path, ""), ActivationBudget(2**30), **given)
+    context: Any = SimpleNamespace(
+        streamed=streamed, scratch=tmp_path, budget=ActivationBudget(0), forward_dtype=torch.float32, micro_batch=4
+    )  # fmt: skip
+    with torch.inference_mode():
+        recorded = RecordedStream(context, make_tokens(), HiddenStateCache(context.budget, tmp_path / "states"))
+        (target,) = RecordedGaps(recorded, streamed, [0, 1, 3]).targets(1, torch.nn.Identity()).values()
+        plain.start()
+        for index, block in streamed.filled_blocks(range(3), "passing", torch.float32):
+            plain.advance(block, index)
+        for (_, expected), (_, hidden) in zip(plain.batches(), target.batches(), strict=True):
+            torch.testing.assert_close(hidden, expected)
 
 
 @pytest.mark.parametrize("propagation", ["in_flight", "two_pass"])
