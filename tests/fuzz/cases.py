@@ -1,14 +1,10 @@
 """Broken files, each made from its number alone: a case that fails can be made again."""
 
-import io
 import json
 import random
 import struct
 from collections.abc import Callable
 from typing import Any
-
-import pyarrow
-import pyarrow.parquet
 
 from tests.fuzz.samples import CONFIG, GGUF, GGUF_HEADER_BYTES, HEADER, LINES, PARQUETS, WEIGHTS
 
@@ -74,28 +70,6 @@ def _parquet(source: random.Random) -> Files:
     return {"text.parquet": _damaged(source, content)}
 
 
-def _parquet_of_other_kinds(source: random.Random) -> Files:
-    kinds: list[Any] = [
-        pyarrow.array([1, 2, 3]),
-        pyarrow.array([["a"], ["b"], None]),
-        pyarrow.array([b"\xff", b"a", None]),
-        pyarrow.array([{"a": 1}, None, {"a": 2}]),
-        pyarrow.array(["a", None, "b"]).dictionary_encode(),
-        pyarrow.array([None, None, None]),
-        pyarrow.array(["", " ", "\0"]),
-        pyarrow.Array.from_buffers(
-            pyarrow.string(),
-            3,
-            [None, pyarrow.py_buffer(struct.pack("<4i", 0, 1, 2, 3)), pyarrow.py_buffer(b"\xff\xfe\xfd")],
-        ),
-    ]
-    names = source.choices(["text", "text", "TEXT", "a.b", "\0", "ü"], k=source.randint(0, 3))
-    table = pyarrow.Table.from_arrays([source.choice(kinds) for _ in names], names=names)
-    content = io.BytesIO()
-    pyarrow.parquet.write_table(table, content, compression=source.choice(["none", "snappy", "zstd", "gzip"]))
-    return {"text.parquet": content.getvalue()}
-
-
 def broken_gguf(source: random.Random) -> Files:
     """Counts, lengths and types replaced, wherever they may lie; or bytes of the header damaged."""
     if source.random() < 0.5:
@@ -116,7 +90,6 @@ _KINDS: list[tuple[str, Make]] = [
     *[("jsonl", _jsonl)] * 2,
     ("text", _plain),
     *[("parquet", _parquet)] * 3,
-    ("parquet", _parquet_of_other_kinds),
     ("gguf", broken_gguf),
 ]
 

@@ -79,15 +79,6 @@ _AIMED: list[tuple[str, str, list[Any]]] = [
     ("adapter_config.json", "peft_type", ["LORA"]),
 ]
 """(file, key, values): where a library looks for what it then fetches, imports or opens."""
-UNGUARDED: list[tuple[str, str, dict[str, Any]]] = [
-    ("llama", "special_tokens_map.json", {"tokenizer_file": "BAIT/tokenizer.json"}),
-    ("llama", "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "org/model"}),
-    ("llama", "tokenizer_config.json", {"tokenizer_class": "Trainer"}),
-    ("timm-resnet", "config.json", {"model_args": {"checkpoint_path": "BAIT/weights.pth"}}),
-    ("timm-resnet", "config.json", {"architecture": "hf-hub:timm/resnet18.a1_in1k"}),
-    ("timm-resnet", "config.json", {"architecture": "local-dir:BAIT"}),
-]
-"""(model, file, what is said in it): each makes a library do what must not be done, if nobody looks."""
 _EVIL = "import socket\nsocket.create_connection(('192.0.2.1', 80))\n"
 
 
@@ -126,13 +117,6 @@ def write_case(number: int, base: Path, folder: Path, bait: Path) -> None:
         (folder / "modeling_evil.py").write_text(_EVIL)
         (folder / "custom_generate").mkdir()
         (folder / "custom_generate" / "generate.py").write_text(_EVIL)
-
-
-def write_unguarded(number: int, bases: dict[str, Path], folder: Path, bait: Path) -> None:
-    """Copy a model folder and say one of `UNGUARDED` in it."""
-    model, name, content = UNGUARDED[number]
-    shutil.copytree(bases[model], folder)
-    _say(folder / name, content, bait)
 
 
 def _say(file: Path, content: dict[str, Any], bait: Path) -> None:

@@ -2,8 +2,7 @@
 
 `python -m tests.fuzz.config_opener COUNT PLACE` prints one JSON object a case: its number, how it ended, and what was
 done: connections, imports of modules that opening a sound folder does not import, files opened outside the folder,
-processes, unpickled classes, and kernels asked for. After the cases come some folders opened with no check at the door,
-which shows that such things are seen.
+processes, unpickled classes, and kernels asked for.
 """
 
 import ctypes
@@ -25,7 +24,6 @@ from transformers.integrations import hub_kernels
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from transformers.tokenization_utils_base import import_protobuf_decode_error
 
-from core.engine.architectures import description
 from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
 from core.engine.datasets.preprocessing import read_preprocessing
 from core.engine.models.classifier import load_classifier, open_classifier
@@ -34,7 +32,7 @@ from core.engine.models.loading import load_model
 from secateur_wire.errors import SecateurError
 from tests.engine.classifier_folders import make_classifier
 from tests.engine.tiny import make_model
-from tests.fuzz.config_cases import UNGUARDED, write_bait, write_case, write_unguarded
+from tests.fuzz.config_cases import write_bait, write_case
 
 _CPU = torch.device("cpu")
 FORBIDDEN = {
@@ -171,14 +169,6 @@ def main(count: int, place: Path, tell: Callable[[dict[str, Any]], None]) -> Non
         how, done = watch.during(folder, partial(open_folder, folder, watch))
         tell({"case": number, "how": how, "done": done})
         shutil.rmtree(folder)
-
-    for check in ("refuse_choices", "check_companions"):
-        setattr(description, check, lambda *_, **__: None)
-    for number in range(len(UNGUARDED)):
-        folder = place / f"unguarded-{number}"
-        write_unguarded(number, bases, folder, bait)
-        how, done = watch.during(folder, partial(open_folder, folder, watch))
-        tell({"unguarded": number, "how": how, "done": done})
 
 
 if __name__ == "__main__":

@@ -39,10 +39,10 @@ READERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def limit_memory() -> None:
-    """No more address space than now and `ROOM_BYTES`."""
+def limit_memory(room: int = ROOM_BYTES) -> None:
+    """Take no more address space than now and this room."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + ROOM_BYTES
+    most = pages * resource.getpagesize() + room
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -1,25 +1,17 @@
 """Parsers of foreign bytes are given content that is to make them slow: their work grows no faster than it."""
 
 import contextlib
-import io
 import json
 import struct
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from api.http.bodies import parse_body
-from api.portal.session import parse_form
 from core.engine.checkpoints.companions import MOST_CHARACTERS, check_companion
-from core.engine.datasets.image_codec import UnreadableImage, decode_image
-from core.engine.datasets.text_files import read_documents
-from core.engine.models.gguf_header import read_gguf_header
 from core.service.triggers.placeholders import Placeholder, read_values
 from core.service.triggers.templates import check_mentions, fill
 from secateur_wire.errors import SecateurError
@@ -51,7 +43,7 @@ class Parser:
             (folder / name).write_bytes(beside)
         (folder / self.file).write_bytes(content)
         began = time.thread_time()
-        with contextlib.suppress(SecateurError, UnreadableImage):
+        with contextlib.suppress(SecateurError):
             self.read(folder)
         return time.thread_time() - began
 
@@ -95,20 +87,6 @@ def _header(size: int) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _gguf(size: int) -> bytes:
-    count, name = size // 12, b"tokenizer.ggml.tokens"
-    strings = b"".join(struct.pack("<Q", 4) + b"%04d" % (number % 10_000) for number in range(count))
-    entry = struct.pack("<Q", len(name)) + name + struct.pack("<IIQ", 9, 8, count)
-    return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry + strings
-
-
-def _parquet_columns(size: int) -> bytes:
-    written = io.BytesIO()
-    names = ["text", *(f"c{number}" for number in range(size // 500))]
-    pyarrow.parquet.write_table(pyarrow.table({name: ["a"] for name in names}), written)
-    return written.getvalue()
-
-
 def _fill(folder: Path) -> None:
     """Fill a template that mentions a value of the payload, as a trigger does."""
     template = {"metadata": {"note": (folder / "template").read_text()}}
@@ -124,18 +102,9 @@ def _match(folder: Path) -> None:
     read_values({"a": Placeholder.model_validate({"path": "/a", "pattern": "(a+)+b|(a|a)*c"})}, payload)
 
 
-def _read_gguf(folder: Path) -> object:
-    file = folder / "model.gguf"
-    with file.open("rb") as stream:
-        return read_gguf_header(stream, file.name, file.stat().st_size)
-
-
 PARSERS = {
     "body of a request or payload of a trigger": Parser(
         lambda folder: parse_body((folder / "body").read_bytes()), "body", _JSON
-    ),
-    "form of the portal": Parser(
-        lambda folder: parse_form((folder / "form").read_bytes()), "form", (_repeated(b"a=&"), _repeated(b"%41", b"a="))
     ),
     "template of a trigger": Parser(
         _fill,
@@ -165,22 +134,6 @@ PARSERS = {
         ),
         MOST_CHARACTERS,
     ),
-    "JSON lines": Parser(
-        lambda folder: deque(read_documents(folder / "text.jsonl", "jsonl"), maxlen=0),
-        "text.jsonl",
-        (_repeated(b'{"text":"a"}\n'), _long_key),
-    ),
-    "Parquet of texts": Parser(
-        lambda folder: deque(read_documents(folder / "text.parquet", "parquet"), maxlen=0),
-        "text.parquet",
-        (_parquet_columns,),
-    ),
-    "image": Parser(
-        lambda folder: decode_image((folder / "image").read_bytes()),
-        "image",
-        (_repeated(b"\xff\xfe\0\x03a", b"\xff\xd8", b"\xff\xd9"), _repeated(b"1", b"P5 "), _repeated(b"#\n", b"P5 ")),
-    ),
-    "GGUF header": Parser(_read_gguf, "model.gguf", (_gguf,)),
 }
 """Parsers of foreign bytes. What a schema or HTTP bounds to a few kilobytes has nothing to grow."""
 

@@ -150,20 +150,3 @@ def test_rounds_that_follow_one_another_end_at_the_counts_and_take_the_silent_ch
     assert result.perplexity["text"].pruned == pytest.approx(result.perplexity["text"].dense, rel=1e-5)
     rounds = [line for line in progress.logs if line.startswith("round")]
     assert len(rounds) > 2 and all("Kendall's τ" in line for line in rounds)
-
-
-def test_the_same_seed_chooses_the_same_and_every_layer_keeps_the_counts(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model", "llama", num_attention_heads=8, num_key_value_heads=4, hidden_size=64)
-    fewer = FEW | {"masks_per_round": 10, "round_share": 0.2, "attention": "query_heads"}
-    cuts = []
-    for place, seed in (("one", 0), ("two", 0), ("three", 1)):
-        removal(folder, tmp_path / place, "bonsai", 0.4, parameters=fewer | {"seed": seed})
-        cuts.append(chosen(tmp_path / place))
-    assert cuts[0] == cuts[1] != cuts[2]
-    for kept in cuts:
-        shapes = {
-            (len(each.get("heads", range(8))), len(each.get("channels", range(48)))) for each in kept.layers.values()
-        }
-        assert len(shapes) == 1
-    for each in cuts[0].layers.values():
-        assert {head // 2 for head in each["heads"]} == {0, 1, 2, 3}, "the same number in every group"

@@ -9,20 +9,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import inspect_folder
-from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.pruning.results import UnitRow
-from core.engine.recovery.language import recover
-from core.methods.registry import parse_parameters
-from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
-from tests.engine.exporters.test_per_layer import config_of, prune
+from tests.engine.exporters.test_per_layer import prune
 from tests.engine.pruning.test_structured import edit, removal, save
-from tests.engine.recovery.test_recovery import recipe
 from tests.engine.reloading import reload_with_code
-from tests.engine.sweeping import last_hidden, tensors_of
+from tests.engine.sweeping import tensors_of
 from tests.engine.tiny import architecture_of, make_model, make_tokens
 from tests.families import LANGUAGE_MODELS
 
@@ -63,30 +58,24 @@ def test_what_is_left_of_every_family_reloads_with_its_biases_or_says_why_it_has
     apart(reload_with_code, [(artifact, result.verification)]).wait()
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_the_mean_of_the_ffns_output_stays_where_only_channels_go(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "sublayer", "attention"),
+    [("llama", 1, "none"), ("gpt2", 1, "none"), ("llama", 0, "kv_groups"), ("llama", 0, "query_heads")],
+)
+def test_the_mean_of_a_sublayers_output_stays_where_its_bias_may_take_it(
+    name: str, sublayer: int, attention: str, tmp_path: Path
+) -> None:
+    """Compare in the first block, whose attention reads what the dense model's does."""
     folder, tokens = make_model(tmp_path / "model", name), make_tokens()
-    linear = architecture_of(name).sublayers[1].output
+    linear = architecture_of(name).sublayers[sublayer].output
     means = [outputs(folder, linear, tokens).mean(0)]
     for bias in (True, False):
-        work = tmp_path / f"{bias}"
-        result = removal(folder, work, "flap", 0.2, parameters=CHANNELS | {"bias": bias})
+        work, parameters = tmp_path / f"{bias}", {"attention": attention, "bias": bias}
+        result = removal(folder, work, "flap", 0.3, parameters=parameters)
         means.append(outputs(save(result, folder, work / "artifact"), linear, tokens).mean(0))
     dense, with_bias, without = means
     torch.testing.assert_close(with_bias, dense, atol=2e-5, rtol=1e-4)
     assert float((without - dense).norm()) > 1e-3
-
-
-@pytest.mark.parametrize("attention", ["kv_groups", "query_heads"])
-def test_the_mean_of_the_attentions_output_stays_where_heads_go(attention: str, tmp_path: Path) -> None:
-    """Compare in the first block, whose attention reads what the dense model's does."""
-    folder, tokens = make_model(tmp_path / "model", "llama"), make_tokens()
-    linear = architecture_of("llama").sublayers[0].output
-    result = removal(folder, tmp_path / "work", "flap", 0.3, parameters={"attention": attention})
-    assert any(row.kind == "heads" and row.after < row.before for row in result.layers if isinstance(row, UnitRow))
-    left = outputs(save(result, folder, tmp_path / "artifact"), linear, tokens).mean(0)
-    dense = outputs(folder, linear, tokens).mean(0)
-    torch.testing.assert_close(left, dense, atol=2e-5, rtol=1e-4)
 
 
 def test_channels_that_never_change_go_first_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -165,44 +154,3 @@ def test_biases_that_were_added_count_against_a_limit(layout: Any, tmp_path: Pat
         result = removal(folder, work, "flap", ratio, layout=layout, at_least=True, parameters={"round_to": 1})
         artifact = inspect_folder(save(result, folder, work / "artifact"), own_artifact=True)
         assert artifact.parameters <= dense.parameters * (1 - ratio)
-
-
-def test_its_artifact_is_a_model_for_other_jobs(tmp_path: Path, apart: type[Apart]) -> None:
-    folder, layout = make_model(tmp_path / "model"), "per_layer"
-    first, _ = prune(folder, tmp_path / "first", "flap", 0.15, {"round_to": 1}, layout=layout)
-    assert config_of(first)["mlp_bias"] is True
-    made = []
-    for method, sparsity, pattern in (("flap", 0.1, None), ("llm-pruner", 0.1, None), ("wanda", 0.5, "unstructured")):
-        artifact, result = prune(
-            first, tmp_path / method, method, sparsity, {}, layout=layout, pattern=pattern,
-            evaluations={"text": make_tokens(2, seed=5)},
-        )  # fmt: skip
-        before, after = (inspect_folder(each, own_artifact=True).parameters for each in (first, artifact))
-        assert result.perplexity["text"].pruned > 0
-        assert before - after == (0 if method == "wanda" else result.removed)
-        made.append((artifact, result.verification))
-    source = open_model(first, own_artifact=True)
-    for method in ("finetune", "lora"):
-        work = tmp_path / method
-        linears = [linear.name for linear in source.description.linears]
-        recovered = recover(source, recipe(method, steps=2), make_tokens(8), linears=linears, work=work, device=CPU)
-        write_checkpoint(recovered.files, recovered.unchanged, first, work / "artifact")
-        saved = open_model(work / "artifact", own_artifact=True)
-        assert saved.description.structure == source.description.structure
-        load_model(saved, CPU)
-    apart(reload_with_code, made).wait()
-
-
-def test_it_is_fitted_by_its_bias_or_by_a_refit(tmp_path: Path) -> None:
-    with pytest.raises(InvalidParameters, match="bias false"):
-        parse_parameters("flap", {"bias": True, "compensation": {"refit": 0.5}})
-    folder, tokens = make_model(tmp_path / "model"), make_tokens(16)
-    expected = last_hidden(folder, tokens)
-    drifts = []
-    for number, refit in enumerate((0, 1.0)):
-        work = tmp_path / f"{number}"
-        parameters = {"bias": None if refit else False, "compensation": {"refit": refit}}
-        result = removal(folder, work, "flap", 0.25, parameters=parameters, calibration=tokens)
-        drifts.append(float((last_hidden(save(result, folder, work / "artifact"), tokens) - expected).norm()))
-        assert result.config is not None and not result.config["mlp_bias"]
-    assert drifts[1] < 0.85 * drifts[0]

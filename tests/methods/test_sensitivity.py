@@ -1,4 +1,4 @@
-"""Sensitivity: every point equals pruning that layer alone in a model of its own; resuming, spilling, the chart."""
+"""Sensitivity: every point is that of a model that lost just that; resuming, spilling, the chart."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,17 +7,30 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from torch import nn
 
+from core.engine.datasets.image_set import TensorImages
+from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity import SensitivityOptions
-from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
+from core.engine.pruning.network import Network, mean_loss
+from core.engine.removals.weights.options import LayerSelection, prunable_linears
 from core.engine.resume.kinds import BLOCK
+from core.engine.resume.store import ResumeStore
+from core.methods.engine import build_classifier_method
+from core.methods.filter_l1.info import FilterL1Parameters
+from core.methods.filter_l1.method import FilterL1
+from core.methods.registry import parse_parameters
+from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.methods.sensitivity.language_pass import SensitivityPass, SensitivityResult
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import Progress, WorkStopped
 from secateur_wire.errors import InvalidRequest
+from tests.engine.classifier_folders import CLASSES, images, make_classifier
 from tests.engine.resuming import positions
 from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens
@@ -74,23 +87,6 @@ def test_a_point_is_the_perplexity_of_a_model_that_lost_just_that(name: str, met
         assert found.dense.perplexity == pytest.approx(alone.perplexity["text"].dense, rel=1e-6)
         rows = [row for row in alone.layers if row.layer == layer]
         assert found.curves[layer].weights == sum(row.out_features * row.in_features for row in rows)
-
-
-def test_scope_module_prunes_each_linear_layer_alone(model: Path, tmp_path: Path) -> None:
-    found = sensitivity(
-        model, tmp_path / "work", method="wanda", scope="module", pattern="2:4",
-        parameters=FLOAT32 | {"skip_modules": ["o_proj"]},
-    )  # fmt: skip
-    names = [curve.name for curve in found.curves]
-    assert len(names) == 3 * 6 and not any("o_proj" in name for name in names)
-    chosen = "model.layers.1.self_attn.k_proj"
-    alone = sweep(
-        model, tmp_path / "alone", calibration=make_tokens(), evaluations={"text": TEXT}, method="wanda",
-        pattern="2:4", parameters=FLOAT32 | {"skip_modules": [name for name in names if name != chosen] + ["o_proj"]},
-    )  # fmt: skip
-    (point,) = found.curves[names.index(chosen)].points
-    assert (point.rate, point.sparsity) == (0.5, 0.5)
-    assert point.perplexity == pytest.approx(alone.perplexity["text"].pruned, rel=1e-6)
 
 
 def test_killed_after_a_layer_the_next_attempt_finds_the_same(model: Path, tmp_path: Path) -> None:
@@ -153,3 +149,84 @@ def test_equal_figures_give_the_same_chart_and_its_words_are_text(model: Path, t
     assert {"layer 0", "layer 2", "30%", "60%", "weights pruned", "loss increase, nats a token"} <= words
     changed = result.curves[0].model_copy(update={"points": result.curves[1].points})
     assert chart != sensitivity_chart(found.model_copy(update={"curves": [changed, *result.curves[1:]]}))
+
+
+CPU = torch.device("cpu")
+PARTS = [0.3, 0.8]
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> ClassifierFolder:
+    return open_classifier(make_classifier(tmp_path / "model", "resnet"))
+
+
+def labelled(count: int, seed: int) -> TensorImages:
+    generator = torch.Generator().manual_seed(seed)
+    return TensorImages(images("resnet", count), torch.randint(CLASSES, (count,), generator=generator))
+
+
+def measured(
+    classifier: ClassifierFolder,
+    work: Path,
+    method: str,
+    *,
+    progress: Progress | None = None,
+    previous: Path | None = None,
+) -> tuple[SensitivityPoint, list[SensitivityCurve], nn.Module]:
+    asked: dict[str, Any] = {"method": method, "rates": PARTS}
+    checked = resolve_request(classifier.description, UnresolvedRequest("sensitivity", None, None, asked))
+    parameters = checked.parameters
+    assert isinstance(parameters, SensitivityOptions)
+    work.mkdir(exist_ok=True)
+    model = load_classifier(classifier, CPU)
+    scene = Network(
+        model, prunable_linears(classifier.description, LayerSelection()), images=labelled(12, 1),
+        progress=progress or Progress(),
+    )  # fmt: skip
+    store = ResumeStore(work, "same", [previous] if previous else [])
+    found = classifier_sensitivity(scene, labelled(20, 2), parameters, store)
+    return *found, model
+
+
+def test_a_point_is_the_loss_of_a_copy_that_lost_just_that(classifier: ClassifierFolder, tmp_path: Path) -> None:
+    method = "wanda"
+    dense, curves, model = measured(classifier, tmp_path / "work", method)
+    untouched = load_classifier(classifier, CPU).state_dict()
+    assert all(torch.equal(each, untouched[name]) for name, each in model.state_dict().items())
+    layers = prunable_linears(classifier.description, LayerSelection())
+    assert [curve.name for curve in curves] == [layer.name for layer in layers]
+    assert dense.loss == pytest.approx(mean_loss(Network(model, layers), labelled(20, 2)), rel=1e-6)
+    for place in (0, len(layers) - 1):
+        copy = load_classifier(classifier, CPU)
+        alone = Network(copy, [layers[place]], sparsity=0.8, images=labelled(12, 1))
+        build_classifier_method(method, parse_parameters(method, {})).prune(alone)
+        point = curves[place].points[1]
+        assert point.loss == pytest.approx(mean_loss(alone, labelled(20, 2)), rel=1e-6)
+        assert point.rate == 0.8 and point.sparsity == pytest.approx(0.8, abs=0.1)  # whole weights a row
+        assert point.accuracy is not None and curves[place].weights == layers[place].numel
+
+
+def test_a_group_of_filters_loses_those_of_lowest_score(classifier: ClassifierFolder, tmp_path: Path) -> None:
+    _, curves, model = measured(classifier, tmp_path / "work", "filter-l1")
+    groups = CoupledChannels.of(model, images("resnet", 1).shape[1:])
+    assert [curve.name for curve in curves] == [group.name for group in groups.groups] and curves
+    layers = prunable_linears(classifier.description, LayerSelection())
+    for place, (curve, group) in enumerate(zip(curves, groups.groups, strict=True)):
+        assert [point.sparsity for point in curve.points] == [round(rate * group.units) / group.units for rate in PARTS]
+        smaller = load_classifier(classifier, CPU)
+        whole = CoupledChannels.of(smaller, images("resnet", 1).shape[1:])
+        if group.is_exact:
+            scores = FilterL1(FilterL1Parameters()).score(Network(smaller, layers), whole, place, 0)
+            whole.remove({place: scores.argsort(stable=True)[: round(0.8 * group.units)].tolist()})
+            loss = mean_loss(Network(smaller, layers), labelled(20, 2))
+            assert curve.points[1].loss == pytest.approx(loss, rel=1e-4)
+
+
+def test_stopped_after_a_layer_it_goes_on_there(classifier: ClassifierFolder, tmp_path: Path) -> None:
+    _, whole, _ = measured(classifier, tmp_path / "whole", "magnitude")
+    first, second = Watching(stop_after=3), Watching()
+    with pytest.raises(WorkStopped):
+        measured(classifier, tmp_path / "one", "magnitude", progress=first)
+    assert len(first.shares) == 3
+    _, again, _ = measured(classifier, tmp_path / "two", "magnitude", progress=second, previous=tmp_path / "one")
+    assert again == whole and len(second.shares) == len(whole) - 3

@@ -9,24 +9,19 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import inspect_folder
-from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.block_gradients import draw_tokens
-from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.resume.kinds import SELECTION
 from core.methods.frontier import output_metric, structured
 from core.methods.frontier.input_removal import remove_groups, with_inputs, without_inputs
 from core.methods.frontier.structured_info import StructuredFrontierParameters
-from secateur_wire.errors import InvalidParameters
-from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.exporters.test_per_layer import prune
 from tests.engine.pruning.test_structured import edit
-from tests.engine.reloading import reload_with_code
 from tests.engine.resuming import positions
-from tests.engine.sweeping import last_hidden, newest_stream, tensors_of
+from tests.engine.sweeping import last_hidden, newest_stream
 from tests.engine.tiny import architecture_of, make_model, make_tokens
 from tests.families import LANGUAGE_MODELS
 
@@ -40,17 +35,6 @@ def cut(
     parameters = {"round_to": 2, "forward_dtype": "float32"} | (more or {})
     setting = {"calibration": FITTED, "pattern": "structured", "layout": layout} | setting
     return prune(folder, work, "frontier", sparsity, parameters, **setting)
-
-
-def test_a_model_that_is_chosen_and_fitted_in_bfloat16_drifts_as_little(tmp_path: Path) -> None:
-    """Weights stay in float32; the default takes what the processor prefers."""
-    folder, left, drifts = make_model(tmp_path / "model"), list[Tensor](), list[float]()
-    for dtype in ("float32", "bfloat16"):
-        artifact, result = cut(folder, tmp_path / dtype, "uniform", more={"forward_dtype": dtype})
-        left.append(tensors_of(result)["model.layers.0.mlp.down_proj.weight"])
-        drifts.append(float((last_hidden(artifact, FITTED) - last_hidden(folder, FITTED)).norm()))
-    assert left[1].dtype is torch.float32 and not torch.equal(left[0], left[1])
-    assert drifts[1] == pytest.approx(drifts[0], rel=0.05)
 
 
 def problem(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,23 +93,6 @@ def test_the_columns_that_stay_are_the_ridge_solution_of_the_target() -> None:
         assert set(fitted_OI.abs().sum(dim=0).nonzero().flatten().tolist()) == set(kept_I.tolist())
 
 
-def test_the_choice_is_better_than_chance_and_the_metric_than_none() -> None:
-    def costs(seed: int) -> tuple[float, float, float]:
-        weight_OI, gram_II, metric_OO = problem(seed)
-
-        def cost(metric: Tensor | None) -> float:
-            inverse_II = torch.linalg.inv(gram_II)
-            kept = remove_groups(weight_OI.clone(), inverse_II, metric, size=1, keep=6, per_step=1)
-            return increase(weight_OI, gram_II, metric_OO, torch.tensor(kept))[0]
-
-        assert cost(None) == cost(torch.eye(6, dtype=torch.float64))
-        chance = torch.randperm(12, generator=torch.Generator().manual_seed(seed))[:6]
-        return cost(metric_OO), cost(None), increase(weight_OI, gram_II, metric_OO, chance)[0]
-
-    with_metric, without, chance = torch.tensor([costs(seed) for seed in range(20)]).log().mean(dim=0)
-    assert with_metric < without - 0.1 and without < chance - 0.5
-
-
 @crossed("name, layout", LANGUAGE_MODELS, ["uniform", "per_layer"], in_every_run=IN_EVERY_RUN)
 def test_the_tokens_in_the_pass_are_those_that_what_is_left_gives(name: str, layout: str, tmp_path: Path) -> None:
     """And they are nearer to the dense model's than where nothing is fitted."""
@@ -136,23 +103,6 @@ def test_the_tokens_in_the_pass_are_those_that_what_is_left_gives(name: str, lay
     torch.testing.assert_close(newest_stream(tmp_path / "work", "dense-calibration"), dense, atol=1e-5, rtol=1e-4)
     assert inspect_folder(folder).parameters - inspect_folder(artifact, own_artifact=True).parameters == result.removed
     assert result.removed > 0
-
-
-def test_heads_that_a_norm_spans_are_refused_before_anything_is_done(tmp_path: Path) -> None:
-    parameters = StructuredFrontierParameters(attention="kv_groups")
-    plan_width_reduction(inspect_folder(make_model(tmp_path / "qwen3", "qwen3")), parameters, 0.2)
-    with pytest.raises(InvalidParameters, match="normalises all heads together"):
-        plan_width_reduction(inspect_folder(make_model(tmp_path / "olmo2", "olmo2")), parameters, 0.2)
-
-
-def test_blocks_before_the_first_that_loses_anything_stay_as_they_are(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model")
-    _, result = cut(folder, tmp_path / "work", "per_layer", 0.1, {"protected_first": 1})
-    source, left = open_model(folder), tensors_of(result)
-    changed = {name for name, each in left.items() if not torch.equal(each, source.read(name))}
-    assert {name.split(".")[2] for name in changed} == {"1", "2"}
-    assert not any(name.startswith("model.layers.1.self_attn") for name in changed)
-    assert "model.layers.2.self_attn.o_proj.weight" in changed
 
 
 def test_channels_that_nothing_reads_go_first_in_whichever_layer_they_are(tmp_path: Path) -> None:
@@ -212,13 +162,6 @@ def test_the_metric_is_that_of_the_whole_models_gradients(tmp_path: Path, monkey
         torch.testing.assert_close(metric_OO, g_NO.T @ g_NO / tokens, rtol=1e-3, atol=1e-6)
         costs_U = ((g_NO @ linear.weight) * z_NI).square().sum(dim=0).double().detach() / 2 / tokens
         torch.testing.assert_close(seen[layer]["channels"], costs_U, rtol=1e-3, atol=1e-9)
-
-
-def test_what_is_left_reloads_in_a_fresh_process(tmp_path: Path, apart: type[Apart]) -> None:
-    folder = make_model(tmp_path / "model", "qwen2")
-    alike, uniform = cut(folder, tmp_path / "uniform", "uniform")
-    artifact, whole = cut(folder, tmp_path / "whole", "per_layer")
-    apart(reload_with_code, [(alike, uniform.verification), (artifact, whole.verification)]).wait()
 
 
 def test_tokens_are_drawn_as_often_as_they_are_predicted() -> None:

@@ -1,23 +1,102 @@
-"""A team for which plans are made, of models of which there are headers alone."""
+"""A team for which plans are made, of models of which there are headers alone: a plan reads no weights."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import transaction
+from core.database import new_id, transaction
+from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription, describe_language_model
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.service.jobs.queue import claim, finish_succeeded
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.service import submit
 from core.service.plans.service import plan
+from core.service.registry.tables import DatasetRow, ModelRow
 from core.settings import Settings
 from core.storage import Store, StoredFile
 from secateur_wire.errors import SecateurError
+from secateur_wire.models import ImageShape
 from secateur_wire.plans import Goal, Plan, PlanBody
-from tests.plans.models import add_model, add_set, convolutions, llama, refusing
+
+
+def llama(
+    *, layers: int = 30, hidden: int = 576, intermediate: int = 1536, heads: int = 9, groups: int = 3,
+    words: int = 49152,
+) -> ModelDescription:  # fmt: skip
+    """Return the description of a Llama in bfloat16 with tied embeddings, unsaid the shapes of SmolLM2-135M."""
+    width = hidden // heads * groups
+    inner: dict[str, tuple[int, ...]] = {
+        **{f"self_attn.{name}_proj": (hidden, hidden) for name in "qo"},
+        **{f"self_attn.{name}_proj": (width, hidden) for name in "kv"},
+        **{f"mlp.{name}_proj": (intermediate, hidden) for name in ("gate", "up")},
+        "mlp.down_proj": (hidden, intermediate), "input_layernorm": (hidden,), "post_attention_layernorm": (hidden,),
+    }  # fmt: skip
+    shapes = {"model.embed_tokens.weight": (words, hidden), "model.norm.weight": (hidden,)} | {
+        f"model.layers.{layer}.{name}.weight": shape for layer in range(layers) for name, shape in inner.items()
+    }
+    config: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden,
+        "intermediate_size": intermediate, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "num_key_value_heads": groups, "vocab_size": words, "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+    entries, end = {}, 0
+    for name, shape in shapes.items():
+        size = 2 * prod(shape)
+        entries[name] = TensorEntry(name, "BF16", shape, Path("model.safetensors"), end, end + size)
+        end += size
+    return describe_language_model(config, entries, LANGUAGE_ARCHITECTURES["LlamaForCausalLM"])
+
+
+def add_model(session: Session, team_id: str, name: str, description: Description) -> None:
+    facts: dict[str, Any] = {"path": f"/nowhere/{name}", "source": "test", "revision": f"sha256:{name}"}
+    described = description.model_dump(mode="json")
+    session.add(ModelRow(id=new_id("model"), team_id=team_id, name=name, description=described, **facts))
+
+
+def add_set(session: Session, team_id: str, name: str, *, characters: int = 4_000_000, **images: int) -> None:
+    """Add a text, or with `images` and `classes` an image set."""
+    facts: dict[str, Any] = {"path": f"/nowhere/{name}", "source": "test", "sha256": "0" * 64, "bytes": characters}
+    text = {"format": "jsonl", "text_field": "text", "documents": 100, "characters": characters}
+    pictures = {
+        "format": "image_folder", "text_field": "text", "image_field": "image", "label_field": "label", "documents": 0,
+        "characters": 0,
+    }  # fmt: skip
+    kind = pictures if images else text
+    session.add(DatasetRow(id=new_id("dataset"), team_id=team_id, name=name, **facts, **kind, **images))
+
+
+def refusing(**reasons: str) -> ModelDescription:
+    """Return a small Llama that cannot be offered what is named, for these reasons."""
+    small = llama(layers=4, hidden=64, intermediate=128, heads=4, groups=2, words=128)
+    return small.model_copy(update={"discovered": replace(small.known_as, refused=reasons)})
+
+
+def convolutions(classes: int = 10) -> ClassifierDescription:
+    """Return the description of a classifier of two convolutions and a linear layer, in float32."""
+    shapes = (("first", 16, 3, 9), ("second", 32, 16, 9), ("classifier", classes, 32, 1))
+    linears = [
+        LinearShape(name=name, layer=number, out_features=rows, in_features=inputs * kernel, kernel=kernel)
+        for number, (name, rows, inputs, kernel) in enumerate(shapes)
+    ]
+    prunable = sum(each.numel for each in linears)
+    return ClassifierDescription(
+        family="ResNet", architecture="ResNetForImageClassification", parameters=prunable + 200,
+        prunable_parameters=prunable, bytes=4 * (prunable + 200), dtype="float32", layers=3, linears=linears,
+        classes=classes, labels=[str(number) for number in range(classes)],
+        image=ImageShape(channels=3, height=32, width=32),
+    )  # fmt: skip
+
 
 MODELS: dict[str, Description] = {
     "smol": llama(),

@@ -8,10 +8,6 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.methods.two_ways import two_ways
-
-__all__ = ["two_ways"]
-
 TYPED = 400
 """Milliseconds of a page's own clock after the last key, before it asks what the form comes to."""
 

@@ -17,9 +17,6 @@ from core.service.jobs.schemas import JobBody
 from secateur import Client
 from secateur.cli import app
 from secateur_wire.errors import InvalidRequest
-from tests.methods.two_ways import two_ways
-
-__all__ = ["two_ways"]
 
 _TEXT = {"dataset": "numbers", "samples": 8, "sequence_length": 32}
 BODIES: list[dict[str, Any]] = [

@@ -22,9 +22,7 @@ from core.pipeline.reports.model_card import model_card
 from core.pipeline.stages.prune.spec import PruneSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress, WorkStopped
-from core.service.plans.candidates import CANDIDATES, JobCandidate
 from core.settings import Settings
-from secateur_wire.job_body import Target
 from tests.engine.tiny import make_model
 from tests.engine.watching import Watching
 from tests.recipes import recipe_of
@@ -49,9 +47,6 @@ def biases() -> Iterator[None]:
         for known, package in ((REMOVALS, removals), (METHODS, methods)):
             info = import_module(f"{package.__name__}.{packages[package]}.info").INFO
             patch.setitem(known, info.id, info)
-        own = [JobCandidate(**vars(offer), method="drop-biases") for offer in METHODS["drop-biases"].offers]
-        tried = [*CANDIDATES["language-model"]["speed"], *own]
-        patch.setitem(CANDIDATES["language-model"], "speed", sorted(tried, key=lambda each: each.place))  # type: ignore[arg-type]
         yield
     for package, name in packages.items():
         own = f"{package.__name__}.{name}"
@@ -102,22 +97,12 @@ def test_it_is_listed_estimated_and_on_the_form(service: TestClient, admin_key: 
     assert "Drop biases" in service.get("/portal/new/full?model=biased&method=drop-biases").raise_for_status().text
 
 
-def test_the_planner_proposes_it_within_its_reach(service: TestClient) -> None:
-    asked = {"model": "biased", "goal": "speed"}
-    plan = service.post("/v1/plans", json=asked | {"amount": 0.01}).raise_for_status().json()
-    assert plan["job"]["method"] == "drop-biases"
-    assert "it is tried here" in [each["reason"] for each in plan["choices"]]
-    beyond = service.post("/v1/plans", json=asked | {"amount": 0.2}).raise_for_status().json()
-    most = LAYERS * MOST / parameters(service)
-    assert f"drop-biases can remove at most {most:.4g} of this model" in str(beyond["choices"])
-
-
 def pruned(
-    model: Path, text: Path, work: Path, previous: list[Path], progress: Progress, **asked: Any
+    model: Path, text: Path, work: Path, previous: list[Path], progress: Progress
 ) -> tuple[PruneSpec, PruneOutput]:
     """Run the stage that prunes; return its spec and what it tells."""
     work.mkdir()
-    recipe = recipe_of(**BODY).model_copy(update={"sparsity": 0.01} | asked)
+    recipe = recipe_of(**BODY).model_copy(update={"sparsity": 0.01})
     spec = PruneSpec.model_validate(
         {
             "job": "job_1", "attempt": 1, "recipe": recipe, "device": "cpu", "threads": 1,
@@ -131,30 +116,14 @@ def pruned(
     return spec, output
 
 
-def nonzero(output: PruneOutput) -> int:
-    counted = output.metrics.parameters
-    assert counted is not None
-    return counted.nonzero
-
-
-def test_a_target_takes_the_least_that_meets_it(service: TestClient, settings: Settings, tmp_path: Path) -> None:
-    dense = parameters(service)
-    target = {"parameters": dense - LAYERS * OF_A_LAYER["attention_bias"] - 1}
-    job = service.post("/v1/jobs", json=BODY | {"target": target}).raise_for_status().json()
-    asked = {"sparsity": job["sparsity"], "target": Target.model_validate(target)}
-    places = settings.models_root / "biased", settings.datasets_root / "words.txt", tmp_path / "work"
-    _, output = pruned(*places, [], Progress(), **asked)
-    assert nonzero(output) == dense - LAYERS * OF_A_LAYER["mlp_bias"]
-
-
 def test_biases_are_gone_and_the_report_says_so_and_a_pass_that_was_ended_goes_on_to_the_same_bytes(
     tmp_path: Path,
 ) -> None:
     model, text = write_biased(tmp_path / "model"), write_words(tmp_path / "words.txt")
     spec, output = pruned(model, text, tmp_path / "whole", [], Progress())
     removed = LAYERS * OF_A_LAYER["attention_bias"]
-    assert output.metrics.parameters is not None
-    assert nonzero(output) == output.metrics.parameters.dense - removed
+    counted = output.metrics.parameters
+    assert counted is not None and counted.nonzero == counted.dense - removed
     report = output.report.model_dump(mode="json")
     assert [(row["layer"], row["kind"], row["before"], row["after"]) for row in report["layers"]] == [
         (layer, "biases", MOST, OF_A_LAYER["mlp_bias"]) for layer in range(LAYERS)

@@ -1,4 +1,4 @@
-"""State of the simulated devices: their memory, what was done on them, and the faults they are to have."""
+"""State of the simulated devices: their memory, what was done on them, and which allocations are to fail."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -51,9 +51,6 @@ class SimulatedDevice:
     generator: torch.Generator = field(default_factory=torch.Generator)
     fails_allocation: Callable[[int, int], bool] | None = None
     _arriving: list[Callable[[], object]] = field(default_factory=list)
-    _launches_until_fault: int | None = None
-    _has_faulted: bool = False
-    _shows_fault: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -64,12 +61,11 @@ class SimulatedDevice:
         return self.capacity - self.allocated
 
     def reset(self) -> None:
-        """Forget all that was counted, and be a device of the usual size without faults."""
+        """Forget all that was counted, and be a device of the usual size."""
         self.counts, self.peak, self.capacity = Counts(), self.allocated, USUAL_CAPACITY
         self.left = self.allocated
         self._arriving = []
-        self.fails_allocation = self._launches_until_fault = None
-        self._has_faulted = self._shows_fault = False
+        self.fails_allocation = None
 
     @contextmanager
     def counting(self) -> Iterator[Counts]:
@@ -82,7 +78,6 @@ class SimulatedDevice:
 
     def allocate(self, nbytes: int) -> int:
         """Take memory for a storage; return the bytes taken. Raises torch.OutOfMemoryError."""
-        self._require_health()
         taken = -(-nbytes // _ROUNDING) * _ROUNDING
         self.counts.allocations += 1
         fails = self.fails_allocation is not None and self.fails_allocation(self.counts.allocations, nbytes)
@@ -99,18 +94,11 @@ class SimulatedDevice:
         self.allocated -= taken
 
     def launch(self) -> None:
-        """Begin an operator. Nobody waits for it: a fault of it shows later."""
-        self._require_health()
+        """Begin an operator. Nobody waits for it."""
         self.counts.launches += 1
-        if self._launches_until_fault is not None:
-            self._launches_until_fault -= 1
-            if self._launches_until_fault <= 0:
-                self._launches_until_fault, self._has_faulted = None, True
 
     def synchronise(self, reason: str) -> None:
-        """Wait for all that was launched; raises torch.AcceleratorError where any of it had a fault."""
-        self._shows_fault = self._has_faulted
-        self._require_health()
+        """Wait for all that was launched."""
         self.counts.synchronisations[reason] += 1
         arriving, self._arriving = self._arriving, []
         for arrive in arriving:
@@ -119,15 +107,6 @@ class SimulatedDevice:
     def arrive_later(self, arrive: Callable[[], object]) -> None:
         """Call this when the program next waits: a copy to the host that it did not wait for."""
         self._arriving.append(arrive)
-
-    def fault_after(self, launches: int) -> None:
-        """Let the operator that is launched as this many from now have a fault."""
-        self._launches_until_fault = launches
-
-    def _require_health(self) -> None:
-        """Raise for a device that has shown a fault: as with CUDA, it is of no more use to the process."""
-        if self._shows_fault:
-            raise torch.AcceleratorError(f"{NAME} error: device-side assert triggered on device {self.index}")
 
 
 DEVICES = tuple(SimulatedDevice(index) for index in range(COUNT))

@@ -241,18 +241,6 @@ def _indices(indices: Sequence[Tensor | None], device: SimulatedDevice, *, waits
     return values
 
 
-def resize(target: Tensor, size: Sequence[int], memory_format: torch.memory_format | None = None) -> Tensor:
-    if memory_format not in (None, torch.contiguous_format):
-        raise NotImplementedError(f"the simulated accelerator does not resize to {memory_format}")
-    storage, made = target.untyped_storage(), torch.empty(size, dtype=target.dtype)
-    offset = target.storage_offset()
-    if made.nbytes + offset * target.element_size() > storage.nbytes():
-        if target.numel():
-            raise NotImplementedError("the simulated accelerator does not enlarge tensors that have values")
-        storage, offset = on_device(made, device_of(target.device)).untyped_storage(), 0
-    return set_storage(target, storage, offset, made.shape, made.stride())
-
-
 def convolve(*arguments: Any) -> Any:
     device = _launched(_aten.convolution.default, arguments)
     return _compute(_aten.convolution.default, device, arguments, {})

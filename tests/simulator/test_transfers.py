@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from core.engine.evaluation.timing import timed
 from core.engine.models.streamed import read_ahead
-from core.progress import Progress, WorkStopped
+from core.progress import Progress
 from secateur_wire.errors import NotFiniteWeights
 from tests.engine.tiny import make_model
 from tests.simulator.devices import Counts, SimulatedDevice
@@ -24,10 +23,10 @@ _MOST = 1.05
 class _Blocks(Progress):
     """Counts of the work on a device between the end of the first block and that of the second, and what each left."""
 
-    def __init__(self, simulated: SimulatedDevice, *, stops: bool = False) -> None:
+    def __init__(self, simulated: SimulatedDevice) -> None:
         self.counts = Counts()
         self.left: list[int] = []
-        self._simulated, self._stops = simulated, stops
+        self._simulated = simulated
 
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
         self.left.append(self._simulated.allocated)
@@ -35,9 +34,6 @@ class _Blocks(Progress):
             self._before, self._simulated.counts = self._simulated.counts, self.counts
         elif done == 2:
             self._simulated.counts = self._before
-
-    def should_stop(self) -> bool:
-        return self._stops
 
 
 def _readers() -> list[threading.Thread]:
@@ -60,45 +56,24 @@ def _saved(work: Path, block: int) -> dict[str, Tensor]:
     [("sparsegpt", "unstructured", {}), ("llm-pruner", "structured", {"compensation": {"refit": 0}})],
     ids=["weights", "units"],
 )
-def test_the_weights_of_a_block_go_to_the_device_once_from_pinned_memory_and_leave_together(
+def test_the_weights_of_a_block_go_to_the_device_once_from_pinned_memory_and_a_wide_one_is_waited_for_no_longer(
     method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
 ) -> None:
     width = 256 if pattern == "structured" else 128  # places of units grow with the width, weights with its square
-    block = 2 * (4 * width**2 + 3 * width * 5 * width // 2 + 2 * width)
-    blocks = _Blocks(simulated)
-    source = _wide(tmp_path / "model", width)
-    prune_language(source, tmp_path / "work", simulated.device, method, pattern, progress=blocks, **parameters)
-    counts = blocks.counts
-    assert block <= counts.bytes_to_device <= _MOST * block, f"{counts.bytes_to_device / block:.3f}"
-    assert counts.pinned_bytes_to_device == block, "all weights, and nothing else, is read ahead"
-    saved = sum(each.nbytes for each in _saved(tmp_path / "work", 1).values())
-    assert saved <= counts.pinned_bytes_to_host, "weights leave without a wait for each"
-    assert counts.bytes_to_host - counts.pinned_bytes_to_host < 0.05 * block, "what is read by itself is small"
-    assert blocks.left[1] <= blocks.left[0], "a block leaves something on the device"
-
-
-@pytest.mark.parametrize(
-    ("method", "pattern", "parameters"),
-    [("sparsegpt", "unstructured", {}), ("llm-pruner", "structured", {"compensation": {"refit": 0}})],
-    ids=["weights", "units"],
-)
-def test_the_program_waits_as_often_for_a_wide_block_as_for_a_narrow_one(
-    method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
-) -> None:
     waits = []
-    for width in (64, 128):
-        blocks = _Blocks(simulated)
-        source, work = _wide(tmp_path / f"model-{width}", width), tmp_path / f"work-{width}"
+    for each in (64, width):
+        blocks, work = _Blocks(simulated), tmp_path / f"work-{each}"
+        source = _wide(tmp_path / f"model-{each}", each)
         prune_language(source, work, simulated.device, method, pattern, progress=blocks, **parameters)
         waits.append(blocks.counts.waits)
     assert 0 < waits[0] == waits[1]
-
-
-def test_a_call_is_timed_from_when_the_device_has_nothing_to_do_until_it_is_done(simulated: SimulatedDevice) -> None:
-    ones = torch.ones(8, device=simulated.device)
-    with simulated.counting() as counts:
-        timed(lambda: ones * 2, simulated.device)
-    assert counts.waits == 2
+    block, counts = 2 * (4 * width**2 + 3 * width * 5 * width // 2 + 2 * width), blocks.counts
+    assert block <= counts.bytes_to_device <= _MOST * block, f"{counts.bytes_to_device / block:.3f}"
+    assert counts.pinned_bytes_to_device == block, "all weights, and nothing else, is read ahead"
+    saved = sum(each.nbytes for each in _saved(work, 1).values())
+    assert saved <= counts.pinned_bytes_to_host, "weights leave without a wait for each"
+    assert counts.bytes_to_host - counts.pinned_bytes_to_host < 0.05 * block, "what is read by itself is small"
+    assert blocks.left[1] <= blocks.left[0], "a block leaves something on the device"
 
 
 def test_what_a_reader_finds_is_raised_at_its_block_and_no_thread_is_left(
@@ -113,13 +88,6 @@ def test_what_a_reader_finds_is_raised_at_its_block_and_no_thread_is_left(
     with pytest.raises(NotFiniteWeights, match=name):
         prune_language(source, tmp_path / "work", simulated.device, "wanda")
     assert _saved(tmp_path / "work", 0) and not _readers(), "the block before it is done"
-
-
-def test_work_that_is_stopped_leaves_no_thread(simulated: SimulatedDevice, tmp_path: Path) -> None:
-    blocks = _Blocks(simulated, stops=True)
-    with pytest.raises(WorkStopped):
-        prune_language(model_folder(tmp_path), tmp_path / "work", simulated.device, "wanda", progress=blocks)
-    assert not _readers()
 
 
 def test_no_more_than_one_is_read_ahead() -> None:

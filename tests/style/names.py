@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from tests.style import option_checks
 from tests.style.finding import Finding
 from tests.style.source import Source, parsed, product
 
@@ -33,22 +32,6 @@ _DEVICES = ("core/device_kinds.py", "core/engine/models/accelerator.py")
 """The modules that may tell kinds of devices apart: facts of each without torch, and the interface to each."""
 _DEVICE = re.compile(r"cuda(:\d+)?|/dev/nvidia.*|torch\.cuda\..*")
 _LONGEST_FILE = 500
-_UNTYPED = re.compile(r"dict\[str, Any\]")
-_LOOKED_UP = frozenset({"recipe", "body", "metrics", "report"})
-_TYPED_FROM_SUBMIT_TO_REPORT = (
-    "core/engine/exporters",
-    "core/engine/pruning",
-    "core/engine/recovery",
-    "core/methods",
-    "core/pipeline/passes",
-    "core/pipeline/plans",
-    "core/pipeline/recipes",
-    "core/pipeline/reports/dense_figures",
-    "core/pipeline/stages",
-    "core/service/jobs",
-    "core/service/sources",
-    "worker",
-)
 
 
 @cache
@@ -56,7 +39,7 @@ def findings() -> list[Finding]:
     """Return every place in the product that breaks a rule, by rule, file and line."""
     sources = product()
     found = [finding for source in sources for finding in _in_source(source)]
-    found += [*_namesakes(sources), *option_checks.findings(sources)]
+    found += _namesakes(sources)
     return sorted(found, key=lambda each: (each.rule, each.file, each.line))
 
 
@@ -77,11 +60,8 @@ _RULES = {
     "docstring_first_word": "a summary names the thing or, of a function, what it does: 'Return the …'",
     "word_of_our_own": "an identifier has a word that is not the field's",
     "namesake": "two public classes have one name",
-    "untyped_signature": "dict[str, Any] in a signature",
-    "look_up": "a recipe, body, metrics or report looked up by a key",
     "paper": "a method's module does not name its paper",
     "long_file": f"a file of more than {_LONGEST_FILE} lines",
-    **option_checks.RULES,
 }
 
 
@@ -100,16 +80,11 @@ def _in_source(source: Source) -> Iterator[Finding]:
         yield finding("long_file", lines, f"{lines} lines")
     if _is_of_a_method(name) and not _names_a_paper(tree):
         yield finding("paper", 1, "no paper in the module's docstring")
-    typed = name.startswith(_TYPED_FROM_SUBMIT_TO_REPORT)
     for node in source.nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = (ast.get_docstring(node) or "").split(maxsplit=1)
             if first and _FIRST_WORDS.fullmatch(first[0].strip("`,:")):
                 yield finding("docstring_first_word", getattr(node, "lineno", 1), first[0])
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and typed and _UNTYPED.search(_signature(node)):
-            yield finding("untyped_signature", node.lineno, node.name)
-        if typed and isinstance(node, ast.Subscript) and _looked_up(node):
-            yield finding("look_up", node.lineno, ast.unparse(node))
         if name.startswith(("core/", "worker/")) and name not in _DEVICES and _tells_devices_apart(node):
             yield finding("device_kind", getattr(node, "lineno", 1), ast.unparse(node))
         for identifier, line in _identifiers(node):
@@ -135,16 +110,6 @@ def _is_of_a_method(name: str) -> bool:
 
 def _names_a_paper(tree: ast.Module) -> bool:
     return re.search(r"arXiv|doi|NeurIPS|NIPS|ICLR|ICML|\b(19|20)\d\d\b", ast.get_docstring(tree) or "") is not None
-
-
-def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    return f"{ast.unparse(node.args)} -> {ast.unparse(node.returns) if node.returns else ''}"
-
-
-def _looked_up(node: ast.Subscript) -> bool:
-    value = node.value
-    name = value.id if isinstance(value, ast.Name) else value.attr if isinstance(value, ast.Attribute) else ""
-    return name in _LOOKED_UP and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)
 
 
 def _tells_devices_apart(node: ast.AST) -> bool:

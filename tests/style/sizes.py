@@ -15,7 +15,6 @@ from pathlib import Path
 
 import grimp
 
-from tests.style import names
 from tests.style.source import ROOT, Source, product
 
 ALLOWED = Path(__file__).with_name("sizes.toml")
@@ -195,13 +194,11 @@ def _written(value: float) -> str:
 
 def _table() -> Iterator[str]:
     most = allowed()
-    checks, at_most = names.counts()["option_class_asked_for"], names.allowed()["option_class_asked_for"]
     yield "| size | now | at most | aim | why it matters |"
     yield "|:--|--:|--:|--:|:--|"
     for name, figure in FIGURES.items():
         cells = (figure.value, most.get(name, 0), figure.aim)
         yield f"| {name.replace('_', ' ')} | {' | '.join(map(_written, cells))} | {figure.why} |"
-    yield f"| checks of option classes | {checks} | {at_most} | 0 | a new kind would edit every one of these places |"
 
 
 def _listed() -> Iterator[str]:
@@ -209,8 +206,6 @@ def _listed() -> Iterator[str]:
         places = [(place, amount) for place, amount in figure.places() if amount]
         yield f"\n{name.replace('_', ' ')}: {_written(figure.value)} from {len(places)} places"
         yield from (f"  {place}  {_written(amount)}" for place, amount in places)
-    yield "\nchecks of option classes"
-    yield from (f"  {each}" for each in names.findings() if each.rule == "option_class_asked_for")
 
 
 def main() -> None:

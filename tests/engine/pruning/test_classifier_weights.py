@@ -8,18 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from core.engine.pruning.iterative.dead_neurons import remove_dead_neurons
 from core.engine.pruning.layer_matrix import input_rows, layer_of, output_rows, set_matrix, to_matrix
 from secateur_wire.errors import IndivisibleWidth, UnsupportedArchitecture
 from tests.engine import classifier_networks
 from tests.engine.classifying import (
     Plain,
-    digits,
     network,
     prune,
     random_images,
     scene,
-    trained_digits,
     zeros,
 )
 from tests.engine.sweeping import sweep, tensors_of
@@ -48,12 +45,6 @@ def test_a_convolution_is_its_matrix_times_its_patches(options: dict[str, Any]) 
     before = layer.weight.detach().clone()
     set_matrix(layer, to_matrix(layer))
     assert torch.equal(layer.weight, before)
-
-
-def test_the_channels_of_one_kernel_position_are_consecutive() -> None:
-    layer = nn.Conv2d(4, 1, 2)
-    layer.weight.data.copy_(torch.arange(4).view(1, 4, 1, 1).expand(1, 4, 2, 2))
-    assert to_matrix(layer).tolist() == [[0, 1, 2, 3] * 4]
 
 
 def test_a_convolution_with_a_forward_of_its_own_is_refused_by_name() -> None:
@@ -93,17 +84,6 @@ def test_a_convolution_of_single_pixels_is_pruned_like_the_linear_layer_it_is(me
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_layer_loses_exactly_what_is_asked(method: str) -> None:
-    model = network("vgg", hidden_sizes=[4, 8], image_size=8)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):  # no input is always zero then: SparseGPT drops the weights of those besides
-            nn.init.normal_(parameter)
-    place = prune(method, scene(model, random_images(24, (1, 8, 8)), sparsity=0.6, batch_size=10), **METHODS[method])
-    assert zeros(model) == {shape.name: round(0.6 * shape.numel) for shape in place.layers}
-    assert set(place.figures["reconstruction_errors"]) == {shape.name for shape in place.layers}
-
-
 FAMILIES = ["resnet-bottleneck", "regnet-y", "vit"]
 
 
@@ -123,15 +103,6 @@ def test_every_family_is_pruned_and_its_derivatives_are_taken(name: str) -> None
     assert 0 < row["predicted_increase"] < math.inf
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_dead_neurons_of_every_family_go_and_no_output_changes(name: str) -> None:
-    images = classifier_networks.random_images(classifier_networks.NETWORKS[name].image_shape, 4)
-    place = prune("wanda", scene(classifier_networks.make_classifier(name), images, sparsity=0.5, batch_size=4))
-    before = place.logits(images.batch(range(4)))
-    remove_dead_neurons(place)
-    torch.testing.assert_close(place.logits(images.batch(range(4))), before, rtol=1e-3, atol=1e-4)
-
-
 def test_n_m_runs_along_the_input_channels() -> None:
     model = network("vgg", hidden_sizes=[4, 8], image_size=8)
     images = random_images(16, (1, 8, 8))
@@ -144,21 +115,6 @@ def test_n_m_runs_along_the_input_channels() -> None:
         weight = model.get_submodule(shape.name).weight
         channels_last = weight.movedim(1, -1) if weight.dim() == 4 else weight
         assert ((channels_last.unflatten(-1, (-1, 4)) == 0).sum(-1) == 2).all()
-
-
-def test_reconstruction_errors_fall_with_what_a_method_knows() -> None:
-    errors = {
-        method: prune(method, scene(trained_digits(), digits(), sparsity=0.6, batch_size=500), **parameters).figures[
-            "reconstruction_errors"
-        ]
-        for method, parameters in {
-            "wanda": {"propagation": "two_pass"},
-            "sparsegpt": {"propagation": "two_pass"},
-            "obs": {"mode": "layer_wise", "propagation": "two_pass"},
-        }.items()
-    }
-    for layer in errors["wanda"]:
-        assert errors["obs"][layer] < errors["sparsegpt"][layer] < errors["wanda"][layer]
 
 
 def test_a_layer_that_no_image_reaches_stays_dense_and_is_named() -> None:

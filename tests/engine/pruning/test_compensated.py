@@ -1,32 +1,32 @@
-"""Models pruned with compensation: the asked zeros stay, what is left comes nearer to the dense model."""
+"""Models pruned with compensation: the asked zeros and counts stay, what is left comes nearer to the dense model."""
 
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
-from core.engine.pruning.results import LayerRow
+from core.engine.models.folder import open_model
+from core.engine.pruning.results import LayerRow, PruneResult
+from core.engine.pruning.units.removal import KeptUnits
+from core.methods.depth.method import Depth
 from core.methods.frontier.info import FRONTIER
+from core.pipeline.plans import make_plan
+from secateur_wire.errors import InvalidRequest
 from tests.engine.crossing import crossed, partly
-from tests.engine.sweeping import save, sweep, tensors_of
+from tests.engine.pruning.test_structured import removal
+from tests.engine.sweeping import last_hidden, newest_stream, request_for, save, sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens
 from tests.families import LANGUAGE_MODELS
 
-METHODS = ["magnitude", "sparsegpt", "admm"]
-PROPAGATIONS = ["in_flight", "two_pass"]
 BOTH = {"refit": 0.5, "conjugate_gradient": 10}
-Plain = Callable[[str, str, str], dict[str, Tensor]]
+SECOND_LAYER_GONE = KeptUnits(layers={layer: {} for layer in (0, 2, 3)})
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("tiny"))
+    return make_model(tmp_path_factory.mktemp("tiny"), num_hidden_layers=4)
 
 
 def prune(
@@ -39,54 +39,39 @@ def prune(
     return tensors_of(sweep(folder, work, calibration=make_tokens(10), method=method, parameters=parameters, **request))
 
 
-@pytest.fixture(scope="module")
-def plain(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Plain:
-    """Return what a method leaves of the tiny model in a pattern and a propagation, without compensation: made once."""
-
-    @cache
-    def made(method: str, pattern: str, propagation: str) -> dict[str, Tensor]:
-        work = tmp_path_factory.mktemp("plain")
-        return prune(tiny, work, method, None, pattern=pattern, parameters={"propagation": propagation})
-
-    return made
+def cut(
+    folder: Path, work: Path, method: str, compensation: dict[str, Any] | None, calibration: Tensor | None
+) -> PruneResult:
+    parameters = {} if compensation is None else {"compensation": compensation}
+    return removal(folder, work, method, 0.25, parameters=parameters, calibration=calibration)
 
 
-@crossed("method, propagation", METHODS, PROPAGATIONS)
-def test_nothing_asked_for_is_nothing_done(
-    tiny: Path, tmp_path: Path, plain: Plain, method: str, propagation: str
-) -> None:
-    way = {"propagation": propagation}
-    before = plain(method, "unstructured", propagation)
-    same = prune(tiny, tmp_path / "same", method, {"refit": 0.0, "conjugate_gradient": 0}, parameters=way)
-    assert all(torch.equal(before[name], same[name]) for name in before)
+def drift(result: PruneResult, folder: Path, place: Path, tokens: Tensor) -> float:
+    """‖h − ĥ‖ / ‖h‖ at the end of the blocks of the dense model and of what is left."""
+    dense = last_hidden(folder, tokens)
+    return float((dense - last_hidden(save(result, folder, place), tokens)).norm() / dense.norm())
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_at_sparsity_zero_the_model_is_what_it_was(tiny: Path, tmp_path: Path, method: str) -> None:
-    after = prune(tiny, tmp_path, method, {"refit": "auto", "conjugate_gradient": 10}, sparsity=0.0)
-    before = load_file(tiny / "model.safetensors")
-    for name, tensor in after.items():
-        torch.testing.assert_close(tensor, before[name], atol=1e-4, rtol=1e-4)
-
-
-@crossed(
-    "way, propagation",
-    [*((each, "unstructured") for each in METHODS), *((each, "2:4") for each in reversed(METHODS))],
-    PROPAGATIONS,
+@pytest.mark.parametrize(
+    ("method", "pattern", "propagation"),
+    [
+        ("magnitude", "unstructured", "two_pass"),
+        ("sparsegpt", "unstructured", "in_flight"),
+        ("admm", "2:4", "two_pass"),
+        ("sparsegpt", "2:4", "in_flight"),
+    ],
 )
-def test_with_every_method_the_asked_zeros_stay_and_other_weights_move(
-    tiny: Path,
-    tmp_path: Path,
-    plain: Plain,
-    way: tuple[str, str],
-    propagation: str,
+def test_the_asked_zeros_stay_and_other_weights_move_where_that_is_asked(
+    tiny: Path, tmp_path: Path, method: str, pattern: str, propagation: str
 ) -> None:
-    method, pattern = way
-    fitted = prune(tiny, tmp_path, method, BOTH, pattern=pattern, parameters={"propagation": propagation})
-    before = plain(method, pattern, propagation)
+    before, fitted, same = (
+        prune(tiny, tmp_path / f"{number}", method, each, pattern=pattern, parameters={"propagation": propagation})
+        for number, each in enumerate((None, BOTH, {"refit": 0.0, "conjugate_gradient": 0}))
+    )
     for name in (name for name in before if "proj" in name):
         assert int((fitted[name] == 0).sum()) == int((before[name] == 0).sum()) == before[name].numel() // 2, name
     assert any(not torch.equal(before[name], fitted[name]) for name in before)
+    assert all(torch.equal(before[name], same[name]) for name in before)
 
 
 def test_what_was_chosen_is_in_the_rows(tiny: Path, tmp_path: Path) -> None:
@@ -117,27 +102,64 @@ def test_frontier_is_admm_with_the_choices_of_its_budget(tiny: Path, tmp_path: P
 @partly("family", LANGUAGE_MODELS, in_every_run=["gpt2", "gemma2"])
 def test_the_refit_brings_the_calibration_tokens_nearer_to_the_dense_model(tmp_path: Path, family: str) -> None:
     """Layers that write to the stream through a norm are compensated too: their own outputs are then the target."""
-    folder, tokens = make_model(tmp_path / "model", family), make_tokens(48)
-
-    def last_hidden(place: Path) -> Tensor:
-        with torch.inference_mode():
-            answer = AutoModelForCausalLM.from_pretrained(place)(tokens, output_hidden_states=True)
-        return answer.hidden_states[-1]
-
-    def distance(name: str, compensation: dict[str, Any] | None) -> float:
+    folder, tokens, found = make_model(tmp_path / "model", family), make_tokens(48), []
+    for name, compensation in (("plain", None), ("fitted", {"refit": 1.0})):
         parameters: dict[str, Any] = {"forward_dtype": "float32", "compensation": compensation}
-        work = tmp_path / name
-        made = sweep(folder, work, calibration=tokens, method="sparsegpt", sparsity=0.5, parameters=parameters)
-        return float((last_hidden(save(made, folder, work / "saved")) - last_hidden(folder)).norm())
+        made = sweep(
+            folder, tmp_path / name, calibration=tokens, method="sparsegpt", sparsity=0.5, parameters=parameters
+        )
+        found.append(drift(made, folder, tmp_path / name / "saved", tokens))
+    assert found[1] < found[0]
 
-    assert distance("fitted", {"refit": 1.0}) < distance("plain", None)
+
+@crossed("name, method", ["gpt2", "gemma2"], ["depth", "random-structured"])
+def test_what_is_left_without_units_comes_closer_to_the_dense_model(
+    method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the tokens it was fitted to; with every weight layout, and with or without a norm before the stream."""
+    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
+    folder = make_model(tmp_path / "model", name, **{"n_layer" if name == "gpt2" else "num_hidden_layers": 4})
+    found = []
+    for number, compensation in enumerate((None, {"refit": 1.0})):
+        result = cut(folder, tmp_path / f"{number}", method, compensation, make_tokens(16))
+        found.append(drift(result, folder, tmp_path / f"{number}-artifact", make_tokens(16)))
+    assert found[1] < found[0] * 0.85
 
 
-def test_the_dense_lane_is_the_dense_model(tiny: Path, tmp_path: Path) -> None:
-    """The first group of the first block, with nothing pruned ahead, sees the dense inputs: no drift, no refit."""
-    fitted = prune(tiny, tmp_path / "fitted", "sparsegpt", {"refit": 1.0})
-    plain = prune(tiny, tmp_path / "plain", "sparsegpt", None)
-    first = "model.layers.0.self_attn.q_proj.weight"
-    assert torch.equal(fitted[first], plain[first])
-    later = "model.layers.0.mlp.down_proj.weight"
-    assert not torch.equal(fitted[later], plain[later])
+def test_half_precision_is_fitted_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are rounded before the tokens go on: what is fitted next makes up for the weights that are saved."""
+    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
+    folder = make_model(tmp_path / "model", num_hidden_layers=4, dtype=torch.bfloat16)
+    tokens = make_tokens(16)
+    plain = cut(folder, tmp_path / "plain", "depth", None, tokens)
+    fitted = cut(folder, tmp_path / "fitted", "depth", {"refit": 1.0}, tokens)
+    tensors = tensors_of(fitted)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    assert drift(fitted, folder, tmp_path / "saved", tokens) < 0.85 * drift(plain, folder, tmp_path / "a", tokens)
+    went_on = newest_stream(tmp_path / "fitted", "calibration")
+    torch.testing.assert_close(went_on, last_hidden(tmp_path / "saved", tokens), atol=2e-4, rtol=1e-4)
+
+
+def test_what_was_chosen_is_reported_and_goes_no_further_than_all_the_way(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
+    result = cut(tiny, tmp_path / "auto", "depth", {"refit": "auto"}, make_tokens(16))
+    in_front = "model.layers.0.mlp.down_proj"
+    linears = {each.name for each in open_model(tiny).description.linears if each.layer > 1}
+    assert result.refits.keys() == linears | {in_front} and all(0 <= share <= 1 for share in result.refits.values())
+    assert any(share > 0 for share in result.refits.values())
+    before = {name: tensor for name, tensor in tensors_of(result).items() if ".layers.0." in name}
+    stored = open_model(tiny).read
+    changed = [name for name, tensor in before.items() if not torch.equal(tensor, stored(name))]
+    assert before and changed == [f"{in_front}.weight"], "nothing else has anything to make up for"
+    assert any("refitted" in note and "chosen" in note for note in result.notes)
+    folder = open_model(tiny)
+    plan = make_plan(folder, request_for(folder, "depth", 0.25, parameters={"compensation": {"refit": "auto"}}))
+    assert plan.facts()["compensation"]["refit"] == "auto"
+
+
+def test_without_calibration_it_is_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="calibration is required") as raised:
+        cut(tiny, tmp_path, "random-structured", {"refit": 0.5}, None)
+    assert raised.value.param == "calibration"

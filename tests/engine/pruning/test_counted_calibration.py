@@ -7,11 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.engine.datasets.counted_tokens import counted_places, number_of_places, with_counted
+from core.engine.datasets.counted_tokens import with_counted
 from core.engine.models.folder import open_model
-from core.engine.models.streamed import StreamedModel
 from core.pipeline.passes import walk_for
-from secateur_wire.errors import UnsupportedArchitecture
 from tests.engine.pruning.test_experts import PER_EXPERT, opened
 from tests.engine.sweeping import request_for, tensors_of
 from tests.engine.tiny import make_model, make_tokens
@@ -68,13 +66,6 @@ def are_close(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     )
 
 
-def test_a_place_counts_where_the_token_that_it_predicts_does() -> None:
-    ids_BT = torch.tensor([[5, ~6, 7, ~8], [1, 2, 3, 4]])
-    assert torch.equal(counted_places(ids_BT), torch.tensor([0, 1, 0, 0, 1, 1, 1, 1]).bool())  # type: ignore[arg-type]
-    assert number_of_places(ids_BT) == 5
-    assert counted_places(ids_BT[1:]) is None, "nothing is chosen where every token counts"
-
-
 @pytest.mark.parametrize(("case", "beyond"), [*((each, 0) for each in STATISTICS), *((each, 1) for each in LOSSES)])
 def test_tokens_behind_those_that_count_change_nothing(case: str, beyond: int, tmp_path: Path) -> None:
     """A token is not read before its place: so the sequences might as well end where the last one counts."""
@@ -84,12 +75,3 @@ def test_tokens_behind_those_that_count_change_nothing(case: str, beyond: int, t
     assert are_close(some, short)
     if not case.startswith("depth"):  # which may drop the same layers
         assert not are_close(some, pruned(tmp_path / "all", tokens(), **request))
-
-
-def test_hidden_states_in_another_order_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = open_model(make_model(tmp_path / "model", num_hidden_layers=1))
-    streamed = StreamedModel(folder, dtype=torch.float32, device=torch.device("cpu"))
-    monkeypatch.setattr(StreamedModel, "_is_batch_first", False)
-    assert streamed.places(tokens()) is None
-    with pytest.raises(UnsupportedArchitecture, match="counted_tokens"):
-        streamed.places(tokens(SHORT))

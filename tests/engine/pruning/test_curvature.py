@@ -83,21 +83,6 @@ def as_matrix(model: nn.Module, name: str, like_weight: Tensor) -> Tensor:
     return matrix
 
 
-def test_the_empirical_fisher_is_the_mean_of_single_images_squared_gradients() -> None:
-    model = network("vgg", classes=3, hidden_sizes=[3, 4], image_size=8)
-    images = random_images(5, (1, 8, 8), classes=3)
-    place = scene(model, images)
-    found = mean_squares(place, images, "empirical_fisher")
-    for layer in place.layers:
-        weight = layer_of(model, layer.name).weight
-        squares = torch.zeros_like(weight)
-        for number in range(5):
-            logits = model(pixel_values=images.batch([number])).logits
-            loss = nn.functional.cross_entropy(logits, images.labels_N[[number]])
-            squares += torch.autograd.grad(loss, weight)[0].square() / 5
-        torch.testing.assert_close(found[layer.name], as_matrix(model, layer.name, squares), rtol=1e-3, atol=1e-8)
-
-
 def test_a_layer_used_twice_has_the_gradient_of_both_uses() -> None:
     torch.manual_seed(0)
     shared = nn.Linear(4, 4)

@@ -1,4 +1,4 @@
-"""Experts are pruned each by its own tokens, or go whole; files keep their names, and stock classes give the logits."""
+"""Experts are pruned each by its own tokens, or go whole and the others are fitted; stock classes give the logits."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bench.architectures.masked import without_experts
@@ -18,19 +18,18 @@ from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.expert_stacks import join_stacks
-from core.engine.architectures.experts import Routing
+from core.engine.architectures.heterogeneous import Layout
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation.reload_check import largest_logit, reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.experts import RoutedTokens
 from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.hooks import removed_after
 from core.engine.pruning.results import ExpertRow, PruneResult
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
 from core.engine.removals.experts.counts import expert_sparsities
 from core.pipeline.passes import walk_for
-from core.pipeline.recipes.request import UnresolvedRequest
-from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.stages.discover import discover_and_test
 from secateur_wire.errors import (
     CorruptSafetensors,
@@ -39,6 +38,7 @@ from secateur_wire.errors import (
     MissingTensors,
     UnsupportedArchitecture,
 )
+from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_tokens
 
 WEIGHTS = "model.safetensors"
@@ -67,14 +67,27 @@ def opened(model_type: str) -> ModelFolder:
 
 
 def pruned(
-    folder: ModelFolder, work: Path, method: str, pattern: str, sparsity: float, **parameters: Any
-) -> PruneResult:
+    folder: ModelFolder, work: Path, method: str, pattern: str, sparsity: float, *, layout: Layout = "uniform",
+    samples: int = 6, **parameters: Any,
+) -> PruneResult:  # fmt: skip
     """Prune as a job does, into the folder `artifact` within `work`, which opens with the logits of the pass."""
-    request = resolve_request(folder.description, UnresolvedRequest(method, pattern, sparsity, parameters))
-    result = walk_for(folder, request, device=CPU, calibration=make_tokens(), evaluations={}, work=work).run()
-    write_checkpoint(result.files, result.unchanged, folder.path, work / "artifact", config=result.config)
-    reload_check(work / "artifact", result.verification, device=CPU, discovered=folder.family)
+    request = request_for(folder, method, sparsity, pattern, parameters, layout=layout, is_calibrated=True)
+    work.mkdir(parents=True, exist_ok=True)
+    tokens = make_tokens(samples)
+    result = walk_for(folder, request, device=CPU, calibration=tokens, evaluations={}, work=work).run()
+    artifact, family = work / "artifact", folder.family
+    write_checkpoint(result.files, result.unchanged, folder.path, artifact, config=result.config, discovered=family)
+    reload_check(artifact, result.verification, device=CPU, discovered=family)
     return result
+
+
+def divergence(folder: Path, narrow: Path, tokens: Tensor) -> float:
+    """Mean KL divergence of the cut model's predictions from the dense one's, in nats a token."""
+    with torch.inference_mode():
+        one, other = (
+            stock(each)(input_ids=tokens, use_cache=False).logits.double().log_softmax(-1) for each in (folder, narrow)
+        )
+    return float((one.exp() * (one - other)).sum(-1).mean())
 
 
 def stock(folder: Path) -> PreTrainedModel:
@@ -92,6 +105,23 @@ def differences(one: PreTrainedModel, other: PreTrainedModel) -> Iterator[float]
         yield float((got - expected).abs().max()) / largest_logit(expected)
 
 
+def routed(model: PreTrainedModel, experts: str) -> RoutedTokens:
+    """Return the tokens that a model's experts are given of the calibration."""
+    seen: list[RoutedTokens | None] = []
+
+    def note(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
+        seen.append(RoutedTokens.of(arguments, keywords))
+
+    with (
+        removed_after([model.get_submodule(experts).register_forward_pre_hook(note, with_kwargs=True)]),
+        torch.inference_mode(),
+    ):
+        model(input_ids=make_tokens(), use_cache=False)
+    (tokens,) = seen
+    assert tokens is not None
+    return tokens
+
+
 @pytest.mark.parametrize("model_type", [PER_EXPERT, STACKED])
 def test_half_of_each_matrix_of_each_expert_goes_and_files_keep_their_names(model_type: str, tmp_path: Path) -> None:
     folder = opened(model_type)
@@ -105,6 +135,8 @@ def test_half_of_each_matrix_of_each_expert_goes_and_files_keep_their_names(mode
         assert len(stack) == row.experts
         assert all(int((matrix == 0).sum()) * 2 == matrix.numel() for matrix in stack)
         assert row.reconstruction_error is not None and 0 < row.reconstruction_error < 0.5
+    unreached = (0,) if model_type == STACKED else ()
+    assert result.sections["routing"][0].pooled[:1] == unreached, "it is pruned by all tokens"
     tokens = make_tokens().numel() * 2
     assert all(sum(row.tokens) == tokens for row in result.sections["routing"])
     whole, offloaded = (
@@ -120,17 +152,7 @@ def test_an_expert_is_pruned_by_the_tokens_that_are_routed_to_it_alone(tmp_path:
     folder = opened(PER_EXPERT)
     pruned(folder, tmp_path, "wanda", "unstructured", 0.5, skip_modules=["*self_attn*"])
     dense, cut = stock(folder.path), stock(tmp_path / "artifact")
-    seen: list[RoutedTokens | None] = []
-    experts = dense.get_submodule("model.layers.0.mlp.experts")
-
-    def note(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
-        seen.append(RoutedTokens.of(arguments, keywords))
-
-    experts.register_forward_pre_hook(note, with_kwargs=True)
-    with torch.inference_mode():
-        dense(input_ids=make_tokens(), use_cache=False)
-    (tokens,) = seen
-    assert tokens is not None
+    experts, tokens = dense.get_submodule("model.layers.0.mlp.experts"), routed(dense, "model.layers.0.mlp.experts")
     stack, left = experts.get_parameter("gate_up_proj"), cut.get_parameter("model.layers.0.mlp.experts.gate_up_proj")
     for expert, (weight_OI, left_OI) in enumerate(zip(stack, left, strict=True)):
         rows_N, _ = tokens.of_expert(expert)
@@ -139,22 +161,12 @@ def test_an_expert_is_pruned_by_the_tokens_that_are_routed_to_it_alone(tmp_path:
         assert torch.equal(left_OI, weight_OI.masked_fill(score_OI <= threshold_O1, 0))
 
 
-def test_an_expert_that_no_token_reaches_is_pruned_by_all_of_them(tmp_path: Path) -> None:
-    method = "wanda"
-    result = pruned(opened(STACKED), tmp_path, method, "unstructured", 0.5)
-    first = result.sections["routing"][0]
-    assert first.pooled[:1] == (0,) and first.tokens[0] == 0 and sum(first.tokens) == 2 * make_tokens().numel()
-    assert any("were reached by too few calibration tokens" in note for note in result.notes)
-    stack = stock(tmp_path / "artifact").get_parameter("model.layers.0.mlp.experts.gate_up_proj")
-    assert int((stack[0] == 0).sum()) * 2 == stack[0].numel()
-
-
 @pytest.mark.parametrize("model_type", [GROUPED, STACKED])
 def test_whole_experts_go_and_the_router_chooses_among_the_others(model_type: str, tmp_path: Path) -> None:
     folder = opened(model_type)
     description = folder.description
     *_, some, _ = expert_sparsities(description, require_structure(description))
-    result = pruned(folder, tmp_path, "expert-drop", "structured", some)
+    result = pruned(folder, tmp_path, "expert-drop", "structured", some, compensation=NO_REFIT)
     dense, cut = stock(folder.path), stock(tmp_path / "artifact")
     without_experts(dense, cut)
     assert max(differences(cut, dense)) <= 1e-4
@@ -164,70 +176,25 @@ def test_whole_experts_go_and_the_router_chooses_among_the_others(model_type: st
     )
 
 
-def test_an_expert_that_gives_nothing_goes_first(tmp_path: Path) -> None:
-    model = tiny_model(PER_EXPERT, 0)
-    with torch.no_grad():
-        for layer in model.get_submodule("model.layers").children():
-            layer.get_parameter("mlp.experts.down_proj")[5] = 0
-    model.save_pretrained(tmp_path / "model")
-    folder = open_model(tmp_path / "model", discovered=discovered(PER_EXPERT)[1])
-    least = expert_sparsities(folder.description, require_structure(folder.description))[1]
-    (tmp_path / "work").mkdir()
-    pruned(folder, tmp_path / "work", "expert-drop", "structured", least)
-    cut = stock(tmp_path / "work" / "artifact")
-    for index in range(folder.description.layers):
-        name = f"model.layers.{index}.mlp.experts.down_proj"
-        assert torch.equal(cut.get_parameter(name), model.get_parameter(name)[[0, 1, 2, 3, 4, 6, 7]])
-
-
-ROUTING = Routing("num_experts", ("mlp.gate.weight",), normalised=True, groups=2, top_k_groups=1)
-
-
 @pytest.mark.parametrize(
-    ("left", "top_k", "routing", "fault"),
+    ("model_type", "method", "sparsity", "parameters", "error", "message"),
     [
-        (2, 3, replace(ROUTING, groups=1), "each token goes to 3"),
-        (7, 2, ROUTING, "they lie in 2 groups, of as many each"),
-        (2, 1, ROUTING, "each of their 2 groups is ranked by its best two"),
-        (6, 4, ROUTING, "each token goes to 4, of 1 of their 2 groups"),
-        (6, 3, ROUTING, None),
-        (6, 4, replace(ROUTING, top_k_groups=2), None),
+        (GROUPED, "expert-drop", 0.045, {}, InvalidSparsity, "lie in 2 groups, .* nearest allowed number is 6"),
+        (GROUPED, "expert-drop", 0.3, {}, InvalidSparsity, "the nearest allowed number is 4, at sparsity 0.18"),
+        (PER_EXPERT, "expert-drop", 0.9, {}, InvalidSparsity, "none is not a mixture; the nearest .* number is 2"),
+        (PER_EXPERT, "expert-drop", 0.01, {}, InvalidSparsity, "the nearest allowed number is 7"),
+        (GROUPED, "magnitude", 0.5, {"scope": "model"}, InvalidParameters, "each expert is pruned alone"),
+        (GROUPED, "wanda", 0.5, {"allocation": "owl"}, InvalidParameters, "some have experts and some have none"),
+        (GROUPED, "sensitivity", None, {"method": "magnitude"}, UnsupportedArchitecture, "cannot be measured yet"),
+        (GROUPED, "bonsai", 0.2, {}, UnsupportedArchitecture, "does not remove their channels"),
     ],
 )
-def test_a_router_that_could_not_choose_is_refused(left: int, top_k: int, routing: Routing, fault: str | None) -> None:
-    assert routing.refusal(left, top_k) == fault
-
-
-@pytest.mark.parametrize(
-    ("model_type", "sparsity", "message"),
-    [
-        (GROUPED, 0.045, "leaves 7 of 8 experts a layer, and they lie in 2 groups, .* nearest allowed number is 6"),
-        (GROUPED, 0.3, "the nearest allowed number is 4, at sparsity 0.18"),
-        (PER_EXPERT, 0.9, "none is not a mixture; the nearest allowed number is 2"),
-        (PER_EXPERT, 0.01, "an expert of each layer is the least that goes; the nearest allowed number is 7"),
-    ],
-)
-def test_a_number_of_experts_that_cannot_stay_is_refused_with_the_nearest(
-    model_type: str, sparsity: float, message: str
-) -> None:
-    with pytest.raises(InvalidSparsity, match=message):
-        resolve_request(opened(model_type).description, UnresolvedRequest("expert-drop", None, sparsity))
-
-
-@pytest.mark.parametrize(
-    ("method", "sparsity", "parameters", "error", "message"),
-    [
-        ("magnitude", 0.5, {"scope": "model"}, InvalidParameters, "each expert is pruned alone"),
-        ("wanda", 0.5, {"allocation": "owl"}, InvalidParameters, "some have experts and some have none"),
-        ("sensitivity", None, {"method": "magnitude"}, UnsupportedArchitecture, "cannot be measured yet"),
-        ("bonsai", 0.2, {}, UnsupportedArchitecture, "does not remove their channels"),
-    ],
-)
-def test_what_mixtures_are_not_offered_is_refused_before_anything_is_queued(
-    method: str, sparsity: float | None, parameters: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_what_a_mixture_cannot_lose_is_refused_with_what_it_can(
+    model_type: str, method: str, sparsity: float | None, parameters: dict[str, Any], error: type[Exception],
+    message: str,
+) -> None:  # fmt: skip
     with pytest.raises(error, match=message):
-        resolve_request(opened(GROUPED).description, UnresolvedRequest(method, None, sparsity, parameters))
+        request_for(opened(model_type), method, sparsity, None, parameters)
 
 
 def test_a_recovery_leaves_experts_and_routers_as_they_were_pruned(tmp_path: Path) -> None:
@@ -266,3 +233,66 @@ def test_experts_whose_tensors_are_missing_or_unlike_are_refused() -> None:
     far = key.replace(".experts.3.", ".experts.999999999999.")
     with pytest.raises(MissingTensors, match="of expert"):
         join_stacks({**stored, far: stored[key]}, architecture)
+
+
+NO_REFIT = {"refit": 0}
+ALL_THE_WAY = {"refit": 1.0}
+
+
+def dropped(folder: ModelFolder, work: Path, **given: Any) -> PruneResult:
+    """Remove as many experts as are in the middle of those that can go."""
+    sparsities = expert_sparsities(folder.description, require_structure(folder.description))
+    share = sparsities[len(sparsities) // 2]
+    return pruned(folder, work, "expert-drop", "structured", share, samples=16, **given)
+
+
+def test_on_the_tokens_it_is_fitted_to_a_layer_comes_closer(tmp_path: Path) -> None:
+    """And what stock classes open gives what the pass had in memory: with stacks and biases."""
+    folder = opened(STACKED)
+    found = []
+    for compensation in (NO_REFIT, ALL_THE_WAY):
+        work = tmp_path / f"{compensation['refit']}"
+        result = dropped(folder, work, compensation=compensation)
+        found.append(divergence(folder.path, work / "artifact", make_tokens(16)))
+    assert found[1] < found[0] * 0.5
+    assert result.sections["experts"]
+    for row in result.sections["experts"]:
+        assert row.routing is not None and row.routing.error is not None and row.routing.refitted is not None
+        assert row.routing.refitted < row.routing.error
+
+
+def test_the_report_says_which_stay_by_what_scores_and_where_tokens_go(tmp_path: Path) -> None:
+    folder = opened(GROUPED)
+    top_k = folder.family.experts.top_k if folder.family.experts else 0
+    routed = make_tokens(16).numel() * top_k
+    (row,) = dropped(folder, tmp_path / "reap").sections["experts"]
+    assert len(row.scores) == 8 and row.routing is not None
+    assert sum(row.routing.tokens) == sum(row.routing.tokens_left) == routed
+    assert len(row.routing.tokens) == 8 and len(row.routing.tokens_left) == len(row.kept) < 8
+    for group in (range(4), range(4, 8)):
+        went = [row.scores[expert] for expert in group if expert not in row.kept]
+        assert went and max(went) <= min(row.scores[expert] for expert in row.kept if expert in group)
+    (by_chance,) = dropped(folder, tmp_path / "random", score="random", compensation=NO_REFIT).sections["experts"]
+    assert by_chance.scores == () and by_chance.routing is None
+
+
+def test_merged_experts_are_the_mean_by_the_tokens_of_each(tmp_path: Path) -> None:
+    folder = opened(STACKED)
+    given = {"score": "frequency", "compensation": NO_REFIT}
+    result = dropped(folder, tmp_path, merge=True, **given)
+    dense, cut = stock(folder.path).state_dict(), stock(tmp_path / "artifact").state_dict()
+    assert result.sections["experts"]
+    for row in result.sections["experts"]:
+        prefix = f"{row.name}.mlp.experts."
+        own = [name for name in dense if name.startswith(prefix)]
+        flat = torch.cat([dense[f"{prefix}{name}"].flatten(1) for name in ("gate_up_proj", "down_proj")], dim=1)
+        groups = {expert: [expert] for expert in row.kept}
+        for expert in set(range(len(flat))) - set(row.kept):
+            likeness = torch.cosine_similarity(flat[expert], flat[list(row.kept)])
+            groups[row.kept[int(likeness.argmax())]].append(expert)
+        assert any(len(members) > 1 for members in groups.values()) and any("merged" in note for note in result.notes)
+        for name in own:
+            for left, members in zip(cut[name], groups.values(), strict=True):
+                tokens = torch.tensor([row.scores[member] for member in members])
+                mean = torch.tensordot(tokens / tokens.sum(), dense[name][members], dims=1)
+                torch.testing.assert_close(left, mean if len(members) > 1 and tokens.sum() else dense[name][members[0]])

@@ -12,14 +12,9 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.engine.pruning.allocation import fisher
-from core.engine.pruning.results import LayerRow
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import ActivationBudget
-from tests.engine.crossing import partly
-from tests.engine.pruning.test_structured import edit
-from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens
-from tests.families import LANGUAGE_MODELS
 
 
 def rates_of(folder: Path, work: Path, tokens: Tensor, sparsity: float, budget: int = 2**30) -> dict[str, float]:
@@ -76,38 +71,3 @@ def test_together_the_layers_lose_what_was_asked_for(sparsity: float, tmp_path: 
     numel = {linear.name: linear.numel for linear in open_model(folder).description.linears}
     assert sum(rates[name] * numel[name] for name in rates) == pytest.approx(sparsity * sum(numel.values()), rel=1e-9)
     assert all(0 <= rate <= max(0.95, (1 + sparsity) / 2) + 1e-12 for rate in rates.values())
-
-
-def test_activations_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
-    folder, tokens = make_model(tmp_path / "model"), make_tokens(4)
-    held = rates_of(folder, tmp_path / "held", tokens, 0.5)
-    assert rates_of(folder, tmp_path / "spilled", tokens, 0.5, budget=0) == held
-    assert not any((tmp_path / "spilled").iterdir())
-
-
-def test_a_layer_whose_output_counts_more_keeps_more(tmp_path: Path) -> None:
-    """In one of two otherwise equal layers the value is read ten times as strongly."""
-    folder = make_model(tmp_path / "model")
-    before = rates_of(folder, tmp_path / "before", make_tokens(4), 0.5)
-    name = "model.layers.1.self_attn.o_proj"
-    edit(folder, {f"{name}.weight": lambda weight: weight.mul_(10)})
-    assert rates_of(folder, tmp_path / "after", make_tokens(4), 0.5)[name] < before[name]
-
-
-@partly("family", LANGUAGE_MODELS, ["llama", "gpt2"])
-def test_every_family_is_allocated_and_reports_what_each_layer_lost(family: str, tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model", family)
-    result = sweep(
-        folder, tmp_path / "work", calibration=make_tokens(8), method="sparsegpt", sparsity=0.5,
-        parameters={"allocation": "fisher"},
-    )  # fmt: skip
-    rows = [row for row in result.layers if isinstance(row, LayerRow)]
-    assert result.removed / result.prunable == pytest.approx(0.5, abs=2e-3)
-    assert max(row.target for row in rows) - min(row.target for row in rows) > 0.02
-    for row in rows:
-        assert row.sparsity == pytest.approx(row.target, abs=2 / row.in_features)
-    for layer, sparsity in enumerate(result.sparsities):
-        own = [row for row in rows if row.layer == layer]
-        weights = [row.out_features * row.in_features for row in own]
-        mean = sum(row.target * each for row, each in zip(own, weights, strict=True)) / sum(weights)
-        assert sparsity == pytest.approx(mean)

@@ -1,11 +1,14 @@
-"""Masks: exact counts, lowest scores, ties to the lowest index."""
+"""Masks: exact counts, lowest scores, ties to the lowest index; the figures and shares that they are made of."""
 
 import numpy
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
+from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
+from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.masks import lowest, lowest_in_groups, lowest_in_tensor, removal_mask
 from core.engine.pruning.saliency import cumulative_row_share
@@ -87,3 +90,33 @@ def test_wanda_removes_the_lowest_products_of_every_row() -> None:
     linear = PrunableLinear("linear", 0, weight_OI, LayerTarget(UNSTRUCTURED, 0.5))
     (pruned_OI,) = Wanda(WandaParameters()).prune([linear], statistic, lambda text: None)
     assert torch.equal(pruned_OI, torch.tensor([[3.0, -2.0, 0.0, 0.0], [0.03, 0.0, 0.0, -0.4]]))
+
+
+def test_an_outlier_is_a_score_above_so_many_times_the_mean_of_its_block() -> None:
+    scores = [torch.tensor([[1.0, 1.0], [1.0, 5.0]]), torch.tensor([[2.0, 2.0], [2.0, 2.0]])]  # mean 2
+    assert outlier_share(scores, 2.0) == 1 / 8
+    assert outlier_share(scores, 0.75) == 5 / 8
+
+
+def test_who_has_more_outliers_keeps_more_and_the_mean_is_what_was_asked() -> None:
+    found = owl_sparsities([0.10, 0.30, 0.15], 0.5, 0.08)
+    assert found[1] < found[2] < found[0]
+    assert sum(found) / 3 == pytest.approx(0.5) and found[0] - found[1] == pytest.approx(2 * 0.08)
+    assert owl_sparsities([0.2, 0.2], 0.5, 0.08) == [0.5, 0.5]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 1000), sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5), far=st.sampled_from([0, 1e4])
+)
+def test_moments_of_parts_are_those_of_all_tokens(seed: int, sizes: list[int], far: float) -> None:
+    """Also where the mean is ten thousand standard deviations away; distances from it are rounded to float32."""
+    X_NI = torch.randn(sum(sizes), 3, generator=torch.Generator().manual_seed(seed)) + far
+    moments = InputMoments()
+    for part in X_NI.split(sizes):
+        moments.update(part[None])
+    X_NI = X_NI.double()
+    torch.testing.assert_close(moments.mean_I, X_NI.mean(0), atol=1e-7, rtol=1e-5)
+    variance_I = X_NI.var(0) if len(X_NI) > 1 else torch.zeros(3, dtype=torch.float64)
+    torch.testing.assert_close(moments.variance_I, variance_I, atol=1e-7, rtol=1e-5)
+    torch.testing.assert_close(moments.mean_square_I, X_NI.square().mean(0), atol=1e-7, rtol=1e-5)

@@ -8,7 +8,6 @@ import pytest
 
 from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.heterogeneous import modelling_file
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.checkpoints.safetensors_header import read_header
@@ -52,28 +51,10 @@ def test_what_is_not_so_is_refused(
     assert failed_cuts(make_model(tmp_path / "model", name), architecture, tmp_path / "work").keys() == fails
 
 
-def discovered(model_type: str, folder: Path) -> tuple[Architecture, Architecture]:
-    """Return what is discovered of a tiny model, before and after it is tested on a small copy."""
-    tiny_model(model_type, 0).save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    architecture, small = discover_with_copy(config, read_header(folder / "model.safetensors"))
-    return architecture, self_tested(architecture, small)
-
-
 def test_layers_that_cannot_be_built_one_by_one_get_narrower_all_alike(tmp_path: Path) -> None:
-    _, tested = discovered("bamba", tmp_path)
+    tiny_model("bamba", 0).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    tested = self_tested(*discover_with_copy(config, read_header(tmp_path / "model.safetensors")))
     assert "per_layer" in tested.refused and not {"channels", "heads", "uniform"} & tested.refused.keys()
     assert tested.axes("channels") and tested.axes("heads")
     assert "time_step_limit" not in tested.lists_by_layer, "a pair in a model of as many layers"
-
-
-def test_channels_that_no_setting_counts_go_by_a_modelling_file_of_their_own(tmp_path: Path) -> None:
-    _, tested = discovered("bloom", tmp_path)
-    assert "uniform" in tested.refused and "per_layer" not in tested.refused and tested.axes("channels")
-    assert '"mlp.dense_4h_to_h": (False, 1, 1)' in modelling_file(tested)
-
-
-def test_a_model_that_attends_in_some_layers_alone_loses_heads_in_these(tmp_path: Path) -> None:
-    architecture, tested = discovered("lfm3", tmp_path)
-    assert len(architecture.block_kinds) > 1 and architecture.axes("heads") and architecture.axes("channels")
-    assert tested == architecture

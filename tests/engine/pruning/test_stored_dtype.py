@@ -12,19 +12,15 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from core.engine.architectures.describe import stored_as
 from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.reload_check import reload_check
-from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.casting import cast_figures, folder_as_stored
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.tensors import DTYPES
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.measure import measure
-from core.pipeline.passes import walk_for
 from core.progress import Progress
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import StoredDtype
-from tests.engine.pruning.test_experts import PER_EXPERT, opened
-from tests.engine.quantised import store_as_fp8
-from tests.engine.sweeping import request_for, save, sweep
+from tests.engine.sweeping import save, sweep
 from tests.engine.tiny import make_model, make_tokens
 
 CPU = torch.device("cpu")
@@ -127,38 +123,3 @@ def test_what_from_pretrained_keeps_in_float32_stays_so(tmp_path: Path, monkeypa
     assert all(torch.equal(stored[name], source[name]) for name in kept)
     model = AutoModelForCausalLM.from_pretrained(artifact)
     assert {name for name, each in model.named_parameters() if each.dtype is torch.float32} == kept
-
-
-def test_experts_are_stored_under_their_own_names(tmp_path: Path) -> None:
-    method = "expert-drop"
-    folder = opened(PER_EXPERT)
-    stored = folder_as_stored(folder, "bfloat16")
-    request = request_for(folder, method, 0.3, is_calibrated=True)
-    result = walk_for(
-        folder, request, device=CPU, calibration=make_tokens(), evaluations={"text": TEXT}, work=tmp_path, stored=stored
-    ).run()
-    artifact = tmp_path / "artifact"
-    write_checkpoint(result.files, result.unchanged, folder.path, artifact, config=result.config)
-    assert {each.dtype for each in load_file(artifact / WEIGHTS).values()} == {torch.bfloat16}
-    reload_check(artifact, result.verification, device=CPU, dtype=torch.float32, discovered=folder.family)
-    again = open_model(artifact, discovered=folder.family)
-    measured = measure(
-        again, {"text": TEXT}, work=tmp_path / "measuring", device=CPU, dtype=torch.float32,
-        activation_budget_bytes=2**30,
-    )  # fmt: skip
-    assert measured.perplexity["text"] == pytest.approx(result.perplexity["text"].pruned, rel=1e-4)
-    figures = cast_figures(stored, "bfloat16", Progress())
-    assert figures.weights == folder.description.parameters
-
-
-def test_quantised_weights_are_rounded_once(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model", "llama-untied")
-    config = store_as_fp8(folder, dtype="float32") / "config.json"
-    raw = json.loads(config.read_text())
-    raw["quantization_config"].pop("dtype", None)
-    config.write_text(json.dumps(raw | {"dtype": "float32"}))
-    result = pruned(folder, tmp_path / "work", "bfloat16", "wanda")
-    artifact = save(result, folder, tmp_path / "artifact")
-    assert {each.dtype for each in load_file(artifact / WEIGHTS).values()} == {torch.bfloat16}
-    assert "quantization_config" not in json.loads((artifact / "config.json").read_text())
-    reload_check(artifact, result.verification, device=CPU, dtype=torch.float32)

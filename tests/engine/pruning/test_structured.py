@@ -11,22 +11,18 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import WidthRequest, counts_for_ratio
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.models.tensors import load_tensors
 from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import ActivationBudget
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits, UnitCounts, layer_unit_sets, remove_units
-from core.engine.resume.kinds import SELECTION
+from core.engine.pruning.units.removal import layer_unit_sets, remove_units
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
@@ -34,7 +30,6 @@ from secateur_wire.errors import InvalidParameters, InvalidSparsity
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload
-from tests.engine.resuming import saved_state
 from tests.engine.sweeping import request_for, with_heads
 from tests.engine.tiny import make_model, make_tokens
 from tests.families import LANGUAGE_MODELS, reloaded, share_of
@@ -85,13 +80,6 @@ def test_what_is_left_of_every_family_reloads_in_a_fresh_process(
     apart(reload, artifact, result.verification).wait()
 
 
-def test_what_is_left_of_any_number_of_kv_heads_reloads(tmp_path: Path, apart: type[Apart]) -> None:
-    key_value_heads = 1
-    folder = make_model(tmp_path / "model", "llama", num_key_value_heads=key_value_heads)
-    result = removal(folder, tmp_path / "work", "llm-pruner", 0.25)
-    apart(reload, save(result, folder, tmp_path / "artifact"), result.verification).wait()
-
-
 @pytest.mark.parametrize("attention", ["kv_groups", "query_heads"])
 @pytest.mark.parametrize("name", ["llama", "qwen2", "phi3"])
 def test_removing_what_nothing_reads_changes_nothing(name: str, attention: Any, tmp_path: Path) -> None:
@@ -133,37 +121,6 @@ def test_removing_what_nothing_reads_changes_nothing(name: str, attention: Any, 
         if hasattr(attention_module, attribute):
             setattr(attention_module, attribute, value)
     torch.testing.assert_close(whole(input_ids=make_tokens(2)).logits, expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("method", ["l2-structured", "llm-pruner"])
-def test_a_useless_kv_group_is_the_one_that_goes(method: str, tmp_path: Path) -> None:
-    """GQA is scored and cut on the same heads: query heads 2 and 3 belong to KV head 1."""
-    folder = make_model(tmp_path / "model", "llama", num_attention_heads=4, num_key_value_heads=2)
-
-    def useless(rows: slice, dimension: int) -> Any:
-        return lambda weight: weight[rows].mul_(1e-4) if dimension == 0 else weight[:, rows].mul_(1e-4)
-
-    prefix = "model.layers.{}.self_attn"
-    planted = {0: 1, 1: 0, 2: 1}
-    for layer, kv in planted.items():
-        query, key = slice(kv * 16, kv * 16 + 16), slice(kv * 8, kv * 8 + 8)
-        edit(folder, {
-            f"{prefix.format(layer)}.q_proj.weight": useless(query, 0),
-            f"{prefix.format(layer)}.k_proj.weight": useless(key, 0),
-            f"{prefix.format(layer)}.v_proj.weight": useless(key, 0),
-            f"{prefix.format(layer)}.o_proj.weight": useless(query, 1),
-        })  # fmt: skip
-    result = removal(folder, tmp_path / "work", method, 0.25)
-    cut = KeptUnits.model_validate(saved_state(tmp_path / "work", SELECTION))
-    assert {layer: each["heads"] for layer, each in cut.layers.items()} == {0: [0], 1: [1], 2: [0]}
-    before = AutoModelForCausalLM.from_pretrained(folder).state_dict()
-    after = {name: tensor for file in result.files for name, tensor in load_tensors(file).items()}
-    assert torch.equal(
-        after["model.layers.1.self_attn.q_proj.weight"], before["model.layers.1.self_attn.q_proj.weight"][16:]
-    )
-    assert torch.equal(
-        after["model.layers.0.self_attn.o_proj.weight"], before["model.layers.0.self_attn.o_proj.weight"][:, :16]
-    )
 
 
 @pytest.mark.parametrize("criterion", ["perplexity", "angular", "block_influence"])
@@ -218,45 +175,6 @@ def test_gradients_block_by_block_are_those_of_the_whole_model(name: str, tmp_pa
         stacked = torch.stack(gradients)
         torch.testing.assert_close(found[key], stacked.mean(0), atol=2e-5, rtol=1e-3)
         torch.testing.assert_close(squares[key], stacked.square().mean(0), atol=2e-5, rtol=2e-3)
-
-
-@pytest.mark.parametrize("method", ["depth", "llm-pruner", "frontier"])
-def test_a_choice_gives_back_all_that_it_took_of_the_activation_budget(method: str, tmp_path: Path) -> None:
-    """Some of its hidden states are in memory, some in files."""
-    folder = open_model(make_model(tmp_path / "model", "llama"))
-    parameters: dict[str, Any] = {"depth": {}, "frontier": {}}.get(method, {"attention": "auto"})
-    layout: Layout = "uniform" if method == "depth" else "per_layer"
-    request = request_for(folder, method, 0.25, "structured", parameters, layout=layout)
-    (tmp_path / "work").mkdir()
-    walk = walk_for(
-        folder, request, device=torch.device("cpu"), work=tmp_path / "work", calibration=make_tokens(),
-        evaluations={}, activation_budget_bytes=2 * make_tokens(1).numel() * 32 * 4,
-    )  # fmt: skip
-    assert isinstance(walk, UnitRemovalPass)
-    choose, used = walk.choose, []
-
-    def watch(context: UnitSelectionContext) -> KeptUnits | UnitCounts:
-        kept = choose(context)
-        used.append(context.budget.used)
-        return kept
-
-    walk.choose = watch
-    walk.run()
-    assert used == [0] and not [*(tmp_path / "work").glob("scratch/*")]
-
-
-def test_a_state_that_is_stored_again_leaves_nothing_of_the_earlier_one(tmp_path: Path) -> None:
-    """The first is in a file, for the budget is used up; there is room for the second."""
-    budget, (first, second) = ActivationBudget(100), torch.arange(32.0).split(16)
-    cache = HiddenStateCache(budget, tmp_path)
-    assert budget.take(90)
-    cache.put(0, 0, first)
-    assert [*tmp_path.iterdir()]
-    budget.give(90)
-    cache.put(0, 0, second)
-    assert torch.equal(cache.take(0, 0), second) and not budget.used and not [*tmp_path.iterdir()]
-    with pytest.raises(KeyError):
-        cache.take(0, 0)
 
 
 @settings(max_examples=100, deadline=None)

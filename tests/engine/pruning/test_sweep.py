@@ -1,16 +1,18 @@
 """The sweep: propagation, resuming, spilling, allocation, skipping."""
 
+import math
 import shutil
 from copy import deepcopy
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file, save_file
 
+from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.blocks.trial import RecordedGaps, RecordedStream
@@ -18,13 +20,14 @@ from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.propagation import BlockPropagation, DenseReference, InputGroup
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
-from core.engine.pruning.units.gaps import GapPassing
 from core.engine.resume.kinds import BLOCK, STATE
 from core.engine.resume.store import ResumeStore
+from core.progress import WorkStopped
 from secateur_wire.errors import InvalidParameters, NotFiniteWeights
 from tests.engine.resuming import positions
 from tests.engine.sweeping import last_hidden, newest_stream, save, sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens
+from tests.engine.watching import Watching
 
 FLOAT32 = {"forward_dtype": "float32"}
 
@@ -63,79 +66,22 @@ def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp
         torch.testing.assert_close(one, other)
 
 
-def test_recorded_states_give_the_targets_that_the_dense_block_gives(model: Path, tmp_path: Path) -> None:
-    """Some states are in files. Block 2 is dropped, so the target of block 1 lies behind it; no dense block runs."""
-    opened = open_model(model)
-    streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
-    tokens, kept = make_tokens(), ResumeStore(tmp_path / "kept", "")
-    budget = ActivationBudget(3 * tokens.numel() * 32 * 4)
-    context: Any = SimpleNamespace(
-        streamed=streamed, scratch=tmp_path / "scratch", budget=budget, forward_dtype=torch.float32, micro_batch=4
-    )  # fmt: skip
-    group = InputGroup((opened.family.sublayers[-1].output,))
-
-    def stream(seed: int) -> Stream:
-        return Stream(
-            f"{seed}", make_tokens(seed=seed), streamed, kept, ActivationBudget(2**30), dtype=torch.float32,
-            micro_batch=4,
-        )  # fmt: skip
-
-    remaining = [0, 1, 3]
-
-    def targets(dense: Stream, gaps: GapPassing) -> tuple[list[Tensor], int]:
-        """Return the targets with a pruned stream of other tokens, then the dense states, and how often a block ran."""
-        pruned, seen, runs = stream(5), list[Tensor](), list[object]()
-        dense.start(), pruned.start()
-
-        def see(group: InputGroup, statistic: InputStatistic) -> None:
-            assert statistic.target_OI is not None
-            seen.append(statistic.target_OI)
-
-        for index, tensors in streamed.read_blocks(range(4), "pruning"):
-            if index not in remaining:
-                gaps.pass_layer(index, tensors)
-                continue
-            block = streamed.fill_block(index, tensors, torch.float32)
-            targets, watched = gaps.targets(index, block), deepcopy(block)
-            watched.register_forward_hook(lambda *given: runs.append(given))
-            twin = DenseReference(watched, dense, index, opened.family.added_to_stream, targets)
-            new = partial(InputStatistic, Statistic.GRAM, sample_stride=1)
-            BlockPropagation(block, index, pruned, [group], new, twin).prune_in_flight(see)
-            streamed.empty_block(index)
-        assert dense.done == 4
-        return [*seen, *(hidden for _, hidden in dense.batches())], len(runs)
-
-    with torch.inference_mode():
-        plain = stream(0)
-        found, times = targets(plain, GapPassing(plain, streamed, remaining))
-        states = HiddenStateCache(budget, tmp_path / "states")
-        recorded = RecordedStream(context, tokens, states)
-        again, none = targets(recorded, RecordedGaps(recorded, streamed, remaining))
-    assert times == 3 * len(plain) and not none
-    for one, other in zip(found, again, strict=True):
-        torch.testing.assert_close(one, other)
-    assert [*(tmp_path / "states").iterdir()]
-    states.close()
-    assert not budget.used and not [*(tmp_path / "states").iterdir()]
-
-
-def test_a_stream_that_is_not_resumed_leaves_nothing_behind_on_the_disk(model: Path, tmp_path: Path) -> None:
+def test_a_recorded_stream_has_the_target_of_a_layer_behind_those_that_go(model: Path, tmp_path: Path) -> None:
+    """Layer 2 is dropped, so that layer 1 aims at what the dense model has behind layer 2; states are in files."""
     streamed = StreamedModel(open_model(model), dtype=torch.float32, device=torch.device("cpu"))
-    stream, kept = (
-        Stream(name, make_tokens(), streamed, ResumeStore(tmp_path / name, ""), ActivationBudget(limit),
-               dtype=torch.float32, micro_batch=4, resumable=False)
-        for name, limit in (("spilled", 0), ("held", 2**30))
+    given: dict[str, Any] = {"dtype": torch.float32, "micro_batch": 4, "resumable": False}
+    plain = Stream("plain", make_tokens(), streamed, ResumeStore(tmp_path, ""), ActivationBudget(2**30), **given)
+    context: Any = SimpleNamespace(
+        streamed=streamed, scratch=tmp_path, budget=ActivationBudget(0), forward_dtype=torch.float32, micro_batch=4
     )  # fmt: skip
     with torch.inference_mode():
-        stream.start(), kept.start()
+        recorded = RecordedStream(context, make_tokens(), HiddenStateCache(context.budget, tmp_path / "states"))
+        (target,) = RecordedGaps(recorded, streamed, [0, 1, 3]).targets(1, torch.nn.Identity()).values()
+        plain.start()
         for index, block in streamed.filled_blocks(range(3), "passing", torch.float32):
-            stream.advance(block, index), kept.advance(block, index)
-            assert len([*(tmp_path / "spilled").rglob("*.safetensors")]) == len(stream)
-    for (_, read), (_, held) in zip(stream.batches(), kept.batches(), strict=True):
-        assert torch.equal(read, held)
-    stream.close()
-    assert not [each for each in (tmp_path / "spilled").rglob("*") if each.is_file()]
-    assert not (tmp_path / "held").exists()
+            plain.advance(block, index)
+        for (_, expected), (_, hidden) in zip(plain.batches(), target.batches(), strict=True):
+            torch.testing.assert_close(hidden, expected)
 
 
 @pytest.mark.parametrize("propagation", ["in_flight", "two_pass"])
@@ -153,7 +99,6 @@ def test_what_goes_on_through_the_model_is_what_is_saved(propagation: str, tmp_p
 
 
 def test_micro_batches_in_lockstep_equal_one_batch(model: Path, tmp_path: Path) -> None:
-    micro_batch = 1
     whole, parts = (
         tensors_of(
             sweep(
@@ -161,7 +106,7 @@ def test_micro_batches_in_lockstep_equal_one_batch(model: Path, tmp_path: Path) 
                 parameters=FLOAT32 | {"micro_batch": size},
             )
         )
-        for size in (6, micro_batch)
+        for size in (6, 1)
     )  # fmt: skip
     for name, tensor in whole.items():
         assert ((tensor == 0) == (parts[name] == 0)).float().mean() > 0.99
@@ -202,8 +147,6 @@ def test_only_two_records_are_kept(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
 def test_sparsity_zero_returns_the_model_unchanged(model: Path, method: str, tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     result = sweep(model, tmp_path / "work", calibration=make_tokens(), method=method, sparsity=0.0)
     dense = load_file(model / "model.safetensors")
     assert all(torch.equal(tensor, dense[name]) for name, tensor in tensors_of(result).items())
@@ -221,13 +164,9 @@ def test_owl_keeps_the_mean_and_differs_between_layers(model: Path, tmp_path: Pa
 def test_an_explicit_list_gives_each_layer_its_own_sparsity(model: Path, tmp_path: Path) -> None:
     wanted = [0.25, 0.5, 0.0, 0.75]
     result = sweep(
-        model,
-        tmp_path / "work",
-        calibration=None,
-        method="magnitude",
-        sparsity=0.375,
+        model, tmp_path / "work", calibration=None, method="magnitude", sparsity=0.375,
         parameters={"allocation": wanted},
-    )
+    )  # fmt: skip
     for row in result.layers:
         assert row.sparsity == pytest.approx(wanted[row.layer], abs=0.001)
 
@@ -235,17 +174,10 @@ def test_an_explicit_list_gives_each_layer_its_own_sparsity(model: Path, tmp_pat
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("sparsity", [0.5, 0.999])
 def test_scope_model_removes_exactly_the_globally_smallest(dtype: torch.dtype, sparsity: float, tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     folder = make_model(tmp_path / "model", dtype=dtype)
-    result = sweep(
-        folder,
-        tmp_path / "work",
-        calibration=None,
-        method="magnitude",
-        sparsity=sparsity,
-        parameters={"scope": "model"},
-    )
+    parameters = {"scope": "model"}
+    work = tmp_path / "work"
+    result = sweep(folder, work, calibration=None, method="magnitude", sparsity=sparsity, parameters=parameters)
     dense, pruned = load_file(folder / "model.safetensors"), tensors_of(result)
     names = [f"{row.name}.weight" for row in result.layers]
     before = torch.cat([dense[name].abs().float().flatten() for name in names])
@@ -284,8 +216,6 @@ def test_a_tied_head_is_refused(model: Path, tmp_path: Path) -> None:
 
 
 def test_nan_weights_are_named(model: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(model / "model.safetensors")
     tensors["model.layers.2.mlp.up_proj.weight"][3, 4] = float("nan")
     save_file(tensors, model / "model.safetensors", {"format": "pt"})
@@ -302,3 +232,49 @@ def test_the_same_seed_gives_the_same_tensors_and_another_seed_others(model: Pat
         return [file.read_bytes() for file in result.files]
 
     assert tensors(1, "a") == tensors(1, "b") != tensors(2, "c")
+
+
+SETS = {"first": make_tokens(seed=1), "second": make_tokens(seed=2)}
+
+
+@pytest.mark.parametrize("names", [["first"], ["first", "second"]], ids=len)
+def test_where_the_dense_perplexity_is_known_it_is_not_measured_and_nothing_else_changes(
+    model: Path, names: list[str], tmp_path: Path
+) -> None:
+    request: dict[str, Any] = {
+        "calibration": make_tokens(), "evaluations": SETS, "method": "llm-pruner", "sparsity": 0.25
+    }  # fmt: skip
+    alone = sweep(model, tmp_path / "alone", **request)
+    known = {name: alone.perplexity[name].measured_dense for name in names}
+    told = sweep(model, tmp_path / "told", dense_perplexity=known, **request)
+    assert told.perplexity == alone.perplexity
+    assert all((each.ratio_stderr or 0) > 0 for each in told.perplexity.values())
+    wrong = {name: replace(each, value=2 * each.value) for name, each in known.items()}
+    believed = sweep(model, tmp_path / "wrong", dense_perplexity=wrong, **request)
+    assert all(believed.perplexity[name].dense == wrong[name].value for name in names)
+    ours, theirs = tensors_of(told), tensors_of(alone)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_error_of_a_ratio_is_that_of_its_windows_in_pairs() -> None:
+    dense, gains = [2.0, 3.0, 2.5, 4.0], [0.1, 0.2, 0.1, 0.2]
+    pruned = [loss + gain for loss, gain in zip(dense, gains, strict=True)]
+    # Of the logarithm: a deviation of 0.1 / √3 over √4 windows, around a mean of 0.15.
+    assert ratio_stderr(dense, pruned) == pytest.approx(math.exp(0.15) * 0.1 / math.sqrt(3) / 2)
+    assert ratio_stderr(dense, dense) == 0.0
+    for other in (pruned[:3], [], [*pruned[:3], math.inf]):
+        assert ratio_stderr(dense, other) is None and ratio_stderr(dense[:3], pruned[:3]) is None
+
+
+def test_an_attempt_that_knew_more_or_less_is_not_continued(model: Path, tmp_path: Path) -> None:
+    """Its records lack streams that are needed now, or have others."""
+    request: dict[str, Any] = {"calibration": make_tokens(), "evaluations": SETS, "method": "wanda", "sparsity": 0.25}
+    alone = sweep(model, tmp_path / "alone", **request)
+    known = {"first": alone.perplexity["first"].measured_dense}
+    with pytest.raises(WorkStopped):
+        sweep(model, tmp_path / "before", dense_perplexity=known, progress=Watching(stop_after=1), **request)
+    before = [tmp_path / "before"]
+    again = sweep(model, tmp_path / "again", dense_perplexity=known, previous=before, **request)
+    assert again.resumed_from == 1 and again.perplexity == alone.perplexity
+    other = sweep(model, tmp_path / "other", previous=before, **request)
+    assert other.resumed_from == 0 and other.perplexity == alone.perplexity

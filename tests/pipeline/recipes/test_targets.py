@@ -86,22 +86,19 @@ def test_what_is_out_of_reach_names_the_nearest_figure_which_is_within_reach(
     name: str, method: str, described: dict[str, ModelDescription]
 ) -> None:
     description = described[name]
-    zeroes = method == "wanda"
+    request = UnresolvedRequest(method, leaves_out_zeros=method == "wanda")
     for kind in ("parameters", "bytes"):
+
+        def sparsity(figure: int, kind: str = kind) -> float | None:
+            return resolve_target(description, request, Target(**{kind: figure})).sparsity
+
         with pytest.raises(InvalidTarget, match="the nearest is") as refused:
-            resolve_target(description, UnresolvedRequest(method, leaves_out_zeros=zeroes), Target(**{kind: 1}))
+            sparsity(1)
         nearest = int(refused.value.message.rpartition(" ")[2].replace(",", ""))
-        asked = Target(**{kind: nearest})
-        assert resolve_target(description, UnresolvedRequest(method, leaves_out_zeros=zeroes), asked).sparsity
-        below = Target(**{kind: nearest - 1})
+        assert sparsity(nearest)
         with pytest.raises(InvalidTarget):
-            resolve_target(description, UnresolvedRequest(method, leaves_out_zeros=zeroes), below)
-        dense = description.parameters if kind == "parameters" else description.bytes
-        whole = resolve_target(description, UnresolvedRequest(method, leaves_out_zeros=zeroes), Target(**{kind: dense}))
-        assert whole.sparsity == 0
+            sparsity(nearest - 1)
+        dense = getattr(description, kind)
+        assert sparsity(dense) == 0
         with pytest.raises(InvalidTarget, match=f"the dense model has only {dense:,}"):
-            resolve_target(
-                description,
-                UnresolvedRequest(method, leaves_out_zeros=zeroes),
-                Target(**{kind: dense + 1}),
-            )
+            sparsity(dense + 1)

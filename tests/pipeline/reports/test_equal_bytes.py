@@ -14,7 +14,6 @@ from core.pipeline.reports.equal_bytes import (
     compare_at_equal_bytes,
 )
 from core.pipeline.reports.report import ARTIFACT, Report
-from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.equal_bytes import EqualBytes, in_words
 from secateur_wire.metrics import Metrics
 
@@ -97,15 +96,3 @@ def test_nothing_is_guessed_where_no_such_file_was_measured_on_these_windows() -
     assert unknown.outcome is None and "bytes of oak are not known" in (unknown.reason or "")
     broken = compare_at_equal_bytes(report(pruned=()), metrics(), [dense("dense in int4", 300, DENSE)], None)["oak"]
     assert broken.outcome is None and "no file of the artifact has a finite loss" in (broken.reason or "")
-
-
-def test_zeros_that_save_no_bytes_are_compared_with_the_model_as_it_is_and_the_verdict_says_so() -> None:
-    figures = metrics(bytes={"dense": 1000, "artifact": 1000})
-    figures.equal_bytes = compare_at_equal_bytes(report(), figures, (), None)
-    assert figures.equal_bytes["oak"].dense == "dense in bfloat16"
-    verdict = verdict_on("wanda", "unstructured", 0.5, figures)
-    assert verdict is not None and verdict.words == (
-        "noticeably worse, and worse than the dense model in bfloat16 at equal bytes"
-    )
-    assert "on oak it is worse than the dense model in bfloat16 (1,000 bytes) by" in verdict.reason
-    assert verdict.band == "noticeably worse"

@@ -8,12 +8,9 @@ import pytest
 from core.measurements.measurement import Measurement
 from core.pipeline.reports import verdict as verdicts
 from core.pipeline.reports.answer_verdict import KL_BANDS, LENGTH_BANDS
-from core.pipeline.reports.model_card import model_card
-from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import is_near_chance, verdict_on
 from secateur_wire.metrics import Metrics
 from tests.answers import compared
-from tests.recipes import recipe_of
 
 
 def perplexity(*ratios: float | None) -> Metrics:
@@ -39,14 +36,12 @@ def row(method: str, mean: float, deviation: float, **others: Any) -> Measuremen
 @pytest.mark.parametrize(
     ("ratios", "band"),
     [
-        ([0.97], "as good as dense"),
         ([1.05], "as good as dense"),
         ([1.06], "close to dense"),
         ([1.2], "close to dense"),
         ([1.21], "noticeably worse"),
         ([2.0, 1.1], "noticeably worse"),
         ([1.1, 2.01], "much worse"),
-        ([5.0], "much worse"),
         ([1635 / 24.4], "unusable"),
         ([1.0, None], "unusable"),
     ],
@@ -54,36 +49,6 @@ def row(method: str, mean: float, deviation: float, **others: Any) -> Measuremen
 def test_the_worst_text_decides_the_word(ratios: list[float | None], band: str) -> None:
     verdict = verdict_on("wanda", "unstructured", 0.6, perplexity(*ratios))
     assert verdict is not None and (verdict.band, verdict.words) == (band, band)
-
-
-@pytest.mark.parametrize(
-    ("dense", "pruned", "band", "words"),
-    [
-        (51_571.0, 51_600.0, "unusable", "the dense model is near chance, and so is this one"),
-        (45_000.0, None, "unusable", "the dense model is near chance, and so is this one"),
-        (51_571.0, 30.0, "as good as dense", "the dense model is near chance; as good as dense"),
-        (30.0, 30.1, "as good as dense", "as good as dense"),
-        (30.0, 51_600.0, "unusable", "unusable"),
-    ],
-)
-def test_a_dense_model_that_guesses_is_said_to_be_near_chance_first(
-    dense: float, pruned: float | None, band: str, words: str
-) -> None:
-    figure = {"dense": dense, "pruned": pruned, "ratio": pruned and pruned / dense, "chance": 49_152}
-    sizes = {
-        "sparsity": {"prunable": 0.5, "model": 0.5},
-        "parameters": {"dense": 2, "nonzero": 1},
-        "bytes": {"dense": 2, "artifact": 2},
-    }
-    metrics = Metrics.model_validate({"perplexity": {"wiki": figure}, **sizes})
-    verdict = verdict_on("wanda", "unstructured", 0.5, metrics)
-    assert verdict is not None and (verdict.band, verdict.words) == (band, words)
-    if pruned is not None:
-        card = model_card(recipe_of("wanda", sparsity=0.5), Report(metrics=metrics))
-        assert f"**{words.capitalize()}**: " in card
-    answered = Metrics.model_validate({"perplexity": {"wiki": figure}, "answers": {"chats": compared()}})
-    first = verdict_on("wanda", "unstructured", 0.5, answered)
-    assert first is not None and is_near_chance(first) == is_near_chance(verdict) == words.startswith("the dense")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +74,13 @@ def test_a_dense_model_that_guesses_is_said_to_be_near_chance_first(
 def test_without_perplexity_accuracy_decides(metrics: dict[str, Any], band: str, reason: str) -> None:
     verdict = verdict_on("wanda", "unstructured", 0.5, Metrics.model_validate(metrics))
     assert verdict is not None and (verdict.band, verdict.reason) == (band, reason)
+
+
+def test_a_dense_model_that_guesses_is_said_to_be_near_chance_first() -> None:
+    figure = {"dense": 51_571.0, "pruned": 30.0, "ratio": 30 / 51_571, "chance": 49_152}
+    verdict = verdict_on("wanda", "unstructured", 0.5, Metrics.model_validate({"perplexity": {"wiki": figure}}))
+    assert verdict is not None and is_near_chance(verdict)
+    assert verdict.words == "the dense model is near chance; as good as dense"
 
 
 def test_a_difference_within_its_own_error_is_none_unless_it_is_large() -> None:
@@ -152,12 +124,9 @@ def test_worse_than_random_needs_a_measurement_of_random(monkeypatch: pytest.Mon
         (compared(KL_BANDS[0], 1 / LENGTH_BANDS[0]), "still answers"),
         (compared(0.1, 1.9, error=0.5), "still answers"),
         (compared(KL_BANDS[0] + 0.01), "answers change"),
-        (compared(0.1, 0.7), "answers change"),
         (compared(0.1, 1.0, score=(0.8, 0.6)), "answers change"),
-        (compared(0.1, 1.0, score=(0.8, 0.76)), "still answers"),
         (compared(0.1, 1.0, thought=1.5), "answers change"),
         (compared(KL_BANDS[1] + 0.01), "no longer answers"),
-        (compared(0.1, 0.1), "no longer answers"),
         (compared(0.1, 1.0, score=(0.8, 0.3)), "no longer answers"),
         (compared(None, 1.0, thought=6.0), "no longer answers"),
     ],

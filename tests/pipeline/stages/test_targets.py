@@ -1,7 +1,9 @@
-"""Targets in the engine: artifacts that are no larger than asked, and the search for a latency."""
+"""Targets in the engine: artifacts no larger than asked, the search for a latency, and limits of cost and of bytes."""
 
 import math
+import os
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +11,27 @@ import pytest
 import torch
 from transformers import PretrainedConfig
 
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.cache_size import cache_bytes
+from core.engine.architectures.cost_limit import CostLimit
+from core.engine.architectures.description import ModelDescription, inspect_folder, require_structure
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.packed.exporter import pack_folder
+from core.engine.latency.costs import PartCosts, PassCosts, RoundCosts, Workload
+from core.engine.latency.machine import machine_name
+from core.engine.latency.model_widths import model_widths
+from core.engine.latency.registry import engine_info
+from core.engine.latency.variants import BlockVariant, ModelShape
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.pruning.results import PruneResult
 from core.engine.removals.run import language_run
-from core.engine.resume.kinds import LATENCY, STATE
 from core.pipeline.messages import ModelSource
 from core.pipeline.passes import walk_for
 from core.pipeline.plans import make_plan
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.pipeline.reports.report import LatencySearch, TimedShape
+from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.search import run as latency_search
 from core.pipeline.stages.search.run import (
     Timing,
@@ -30,11 +39,11 @@ from core.pipeline.stages.search.run import (
     search,
     search_model,
 )
-from core.pipeline.stages.search.spec import SearchSpec
-from secateur_wire.errors import LatencyTooNoisy
+from core.pipeline.stages.search.spec import SearchOutput, SearchSpec
+from core.progress import Progress
+from secateur_wire.errors import InvalidTarget, LatencyTooNoisy
 from secateur_wire.job_body import Target
 from tests.engine.crossing import crossed
-from tests.engine.resuming import positions, saved_state
 from tests.engine.sweeping import request_for, save, sweep
 from tests.engine.tiny import UNLIKE, make_model, make_tokens
 from tests.families import LANGUAGE_MODELS
@@ -43,28 +52,16 @@ from tests.recipes import recipe_of
 CPU = torch.device("cpu")
 
 
-def prune_to(folder: Path, work: Path, method: str, target: Target) -> PruneResult:
-    """Remove groups until the target is met."""
-    opened = open_model(folder)
-    resolved = resolve_target(opened.description, UnresolvedRequest(method), target)
-    work.mkdir(parents=True)
-    return walk_for(
-        opened,
-        resolved,
-        device=CPU,
-        work=work,
-        calibration=make_tokens(),
-        evaluations={},
-    ).run()
-
-
 @crossed("name, way", LANGUAGE_MODELS, [("l2-structured", "parameters"), ("depth", "bytes")], UNLIKE)
 def test_what_is_left_of_every_family_is_no_larger_than_asked(name: str, way: tuple[str, str], tmp_path: Path) -> None:
     method, kind = way
     folder = make_model(tmp_path / "model", name, dtype=torch.bfloat16)
     dense = inspect_folder(folder)
     asked = int(0.77 * getattr(dense, kind))
-    result = prune_to(folder, tmp_path / "work", method, Target(**{kind: asked}))
+    opened = open_model(folder)
+    resolved = resolve_target(opened.description, UnresolvedRequest(method), Target(**{kind: asked}))
+    tokens = make_tokens()
+    result = walk_for(opened, resolved, device=CPU, work=tmp_path, calibration=tokens, evaluations={}).run()
     artifact = tmp_path / "artifact"
     written = write_checkpoint(result.files, result.unchanged, folder, artifact, config=result.config)
     reached = inspect_folder(artifact).parameters if kind == "parameters" else written
@@ -142,24 +139,6 @@ def pruned_config(folder: ModelFolder, request: ResolvedRequest) -> PretrainedCo
     return folder.config_of(run.pruned_config(folder, make_plan(folder, request, device=CPU)))
 
 
-@crossed("name, method", LANGUAGE_MODELS, ["depth", "random-structured"], UNLIKE)
-def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: str, tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model", name)
-    opened = open_model(folder)
-    request = request_for(opened, method, 0.25)
-    timed = random_model(opened, pruned_config(opened, request), torch.float32, CPU)
-    walk = walk_for(opened, request, device=CPU, work=tmp_path, calibration=make_tokens(), evaluations={})
-    result = walk.run()
-    made = inspect_folder(_written(result, folder, tmp_path / "artifact"))
-    assert timed.num_parameters() == made.parameters < opened.description.parameters
-    assert torch.isfinite(timed(input_ids=make_tokens(1)).logits).all()
-
-
-def _written(result: PruneResult, source: Path, target: Path) -> Path:
-    write_checkpoint(result.files, result.unchanged, source, target, config=result.config)
-    return target
-
-
 class FakeClock:
     """Times a model by its parameters."""
 
@@ -180,15 +159,10 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
     monkeypatch.setattr(latency_search, "DenseLatency", FakeClock)
     folder = open_model(make_model(tmp_path / "model", "llama"))
 
-    def run(name: str, previous: Sequence[str] = (), length: int = 16) -> LatencySearch:
-        (tmp_path / name).mkdir()
-        evaluation = {"sequence_length": length}
-        spec = SearchSpec(
-            job="job_1", attempt=1, recipe=recipe_of(method, target={"latency_ratio": 0.75}, evaluation=evaluation),
-            model=ModelSource(path=folder.path, name="m", revision="1"), work=tmp_path / name,
-            previous=[tmp_path / each for each in previous], artifact=tmp_path / "artifact", calibration=None,
-            evaluation=[], device="cpu", threads=None, activation_budget_bytes=1,
-        )  # fmt: skip
+    def run(name: str, *previous: str, length: int = 16) -> LatencySearch:
+        recipe = recipe_of(method, target={"latency_ratio": 0.75}, evaluation={"sequence_length": length})
+        before = [tmp_path / each for each in previous]
+        spec = spec_of(folder.path, tmp_path / name, recipe, previous=before)
         return search_model(spec, CPU, lambda step, done: None)
 
     first = run("one")
@@ -198,10 +172,100 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
     assert shape.num_parameters() <= 0.75 * description.parameters
     assert shape.num_parameters() / description.parameters == pytest.approx(1 - first.sparsity)
     before = FakeClock.timed
-    assert run("two", ["one"]) == first and FakeClock.timed == before
-    assert run("three", ["none", "two"]) == first and FakeClock.timed == before
-    run("four", ["three"], length=17)
+    assert run("two", "one") == first and FakeClock.timed == before
+    run("three", "two", length=17)
     assert FakeClock.timed > before
-    (positions(tmp_path / "four", LATENCY)[-1] / STATE).write_text("{")
-    assert saved_state(tmp_path / "three", LATENCY) == first.model_dump(mode="json")
-    assert run("five", ["four"]) == first
+
+
+FRONTIER = {"pattern": "structured", "output": {"layout": "per_layer"}, "parameters": {"round_to": 2}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_model(tmp_path / "model")
+
+
+def table_of(description: ModelDescription, prompt: int, **changes: Any) -> PartCosts:
+    """Return costs of 10 ms an attention, 1/10 ms a channel, 20 ms the vocabulary and 4 ms the rest."""
+    widths = model_widths(description)
+    costs = PassCosts(
+        attention={widths.block.kv_groups: 10.0}, ffn={widths.block.ffn_width: widths.block.ffn_width / 10},
+        vocabulary={widths.vocabulary: 20.0}, rest=4.0,
+    )  # fmt: skip
+    workload = Workload(
+        engine="transformers", type="float32", threads=len(os.sched_getaffinity(0)), prompt_tokens=prompt
+    )  # fmt: skip
+    both = {"prefill": costs, "decode": costs.model_copy(update={"rest": 14.0})}
+    return PartCosts(
+        **both, workload=workload, model=widths, machine=machine_name(), version=engine_info("transformers").version,
+        measured_on=date(2026, 12, 1), layers=2, rounds=[RoundCosts(**both)],
+    ).model_copy(update=changes)  # fmt: skip
+
+
+def spec_of(folder: Path, work: Path, recipe: Recipe, **more: Any) -> SearchSpec:
+    work.mkdir()
+    return SearchSpec(
+        job="job_1", attempt=1, recipe=recipe, model=ModelSource(path=folder, name="m", revision="1"), work=work,
+        artifact=work / "artifact", calibration=None, evaluation=[], device="cpu", threads=None,
+        activation_budget_bytes=1, **{"previous": []} | more,
+    )  # fmt: skip
+
+
+def searched(folder: Path, work: Path, target: dict[str, Any], table: PartCosts | None = None) -> SearchOutput:
+    """Run the stage of a job with this target."""
+    recipe = recipe_of("frontier", target=target, evaluation={"sequence_length": 16}, **FRONTIER)
+    spec = spec_of(folder, work, recipe, table=table, workload=None if table is None else table.workload)
+    return latency_search.run(spec, StageContext(CPU, Progress(), lambda: 1))
+
+
+@pytest.mark.parametrize(("kind", "rest"), [("latency_ratio", 4), ("decode_ratio", 14)])
+def test_a_limit_of_time_is_a_share_of_what_the_table_says_of_the_dense_model(
+    kind: str, rest: int, folder: Path, tmp_path: Path
+) -> None:
+    description = inspect_folder(folder)
+    table = table_of(description, 16)
+    output = searched(folder, tmp_path / "work", {kind: 0.7}, table)
+    costs, block = output.costs, model_widths(description).block
+    assert costs is not None and output.table == table and not output.notes
+    dense = description.layers * (10 + block.ffn_width / 10) + 20 + rest
+    assert costs.dense == pytest.approx(dense) and costs.limit == pytest.approx(0.7 * dense)
+    for width in costs.units["channels"]:
+        shape = ModelShape((BlockVariant(block.kv_groups, width),) * description.layers, description.vocabulary_size)
+        predicted = table.predict(shape)
+        asked = predicted.prefill_ms if kind == "latency_ratio" else predicted.decode_ms
+        assert costs.fixed + description.layers * costs.of_layer({"channels": width}) == pytest.approx(asked)
+
+
+def test_memory_is_that_of_the_files_and_of_the_cache(folder: Path, tmp_path: Path) -> None:
+    description = inspect_folder(folder)
+    structure = require_structure(description)
+    costs = searched(folder, tmp_path / "work", {"memory_bytes": 10_000}).costs
+    assert isinstance(costs, CostLimit) and costs.limit == 10_000
+    cached = cache_bytes(structure, 16, 4)
+    assert cached == description.layers * 2 * structure.layers[0].sizes["kv_heads"] * structure.facts["head_dim"] * 64
+    assert costs.dense == pytest.approx(description.bytes + cached)
+    channels = structure.layers[0].sizes["channels"]
+    one = costs.of_layer({"channels": channels}) - costs.of_layer({"channels": channels - 2})
+    assert one == 2 * 4 * structure.facts["channel_parameters"]
+
+
+REFUSALS: dict[str, tuple[str, str, dict[str, Any], dict[str, Sequence[str]], str]] = {
+    "no worth of layers": ("llm-pruner", "per_layer", {"decode_ratio": 0.7}, {}, "use output.layout 'uniform'"),
+    "memory": ("depth", "uniform", {"memory_bytes": 10**6}, {}, "use target.bytes"),
+    "another engine": ("llm-pruner", "uniform", {"decode_ratio": 0.7, "engine": "llama-cpp"}, {}, "leave it out"),
+    "an unknown engine": ("frontier", "uniform", {"decode_ratio": 0.7, "engine": "mlx"}, {}, "is not known: use"),
+    "no files": ("frontier", "uniform", {"decode_ratio": 0.7, "engine": "llama-cpp"}, {}, '"format": "gguf"'),
+    "other types": (
+        "frontier", "uniform", {"decode_ratio": 0.7, "engine": "openvino"}, {"openvino": ["INT2"]}, "no files of type",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "layout", "target", "exports", "says"), REFUSALS.values(), ids=REFUSALS)
+def test_what_cannot_be_chosen_by_cost_is_refused_with_what_would_be_right(
+    method: str, layout: Any, target: dict[str, Any], exports: dict[str, Sequence[str]], says: str, folder: Path
+) -> None:
+    request = UnresolvedRequest(method, "structured", layout=layout, exports=exports, is_calibrated=True)
+    with pytest.raises(InvalidTarget, match=says) as refused:
+        resolve_target(inspect_folder(folder), request, Target(**target))
+    assert refused.value.param in ("target.engine", f"target.{Target(**target).kind}")

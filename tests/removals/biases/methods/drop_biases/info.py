@@ -2,7 +2,6 @@
 
 from core.engine.options.base import MethodParameters
 from core.methods.method_info import SMALLER, MethodInfo
-from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs
 
 
@@ -23,5 +22,4 @@ INFO = MethodInfo(
     needs=Needs(calibration=False, gradients=False, training=False),
     parameters=DropBiasesParameters,
     removes="biases",
-    offers=(PlanOffer(goals=("speed",), place=5, reason="it is tried here", pattern="structured"),),
 )

@@ -50,9 +50,6 @@ class BiasRemoval(Removal):
     def reachable(self, cut: Cut) -> Sequence[float]:
         return [plan.removed * self._share(cut.language_model) for plan in _plans(cut.language_model)]
 
-    def latency_refusal(self) -> str | None:
-        return "biases take no time worth timing: use target.parameters or target.bytes"
-
     def outcome(self, share: Sparsity, layers: Sequence[Mapping[str, Any]], pattern: str | None) -> str:
         return f"{super().outcome(share, layers, pattern)} No matrix lost a weight."
 
