@@ -11,7 +11,6 @@ TOGETHER: Final = {
         "tests/worker/test_fork_server.py",
         "tests/worker/test_full_disk.py",
         "tests/worker/test_register.py",
-        "tests/worker/test_signs_of_life.py",
         "tests/gguf/test_import.py",
         "tests/portal/test_first_job.py",
     ),

@@ -137,9 +137,8 @@ def test_a_process_that_hangs_is_ended_and_its_container_with_it(settings: Setti
         assert init.wait(60) == 128 + signal.SIGKILL
 
 
-@pytest.mark.parametrize("jump", ["+3600", "-3600"])
-def test_a_clock_that_jumps_makes_no_process_silent(settings: Settings, jump: str) -> None:
+def test_a_clock_that_jumps_makes_no_process_silent(settings: Settings) -> None:
     alive.touch("dispatcher", settings)
-    environment = {**os.environ, **wrong_clock(jump), "SECATEUR_HOME": str(settings.home)}
+    environment = {**os.environ, **wrong_clock("+3600"), "SECATEUR_HOME": str(settings.home)}
     done = subprocess.run([sys.executable, "-m", "worker.alive", "dispatcher"], env=environment, stdout=subprocess.PIPE)
     assert done.returncode == 0, done.stdout

@@ -111,9 +111,8 @@ def test_a_pid_file_that_names_another_process_is_no_server(data_dir: Path) -> N
     assert ask(start_postgres(data_dir), "SELECT 1") == 1
 
 
-@pytest.mark.parametrize("folder", ["d" * 60 + "/" + "e" * 60, "my 100% home"], ids=["long", "space and percent"])
-def test_a_path_that_sockets_or_urls_do_not_take(folder: str, no_cluster: Path, made: Path) -> None:
-    deep = copied(made, no_cluster.parent / folder / "postgres")
+def test_a_path_that_sockets_or_urls_do_not_take(no_cluster: Path, made: Path) -> None:
+    deep = copied(made, no_cluster.parent / ("d" * 120) / "my 100% home" / "postgres")
     url = start_postgres(deep)
     try:
         assert ask(url, "SELECT 1") == 1

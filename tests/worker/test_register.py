@@ -25,14 +25,6 @@ def quiet(text: str) -> None:
     pass
 
 
-def test_a_home_is_opened_with_a_key_only_its_owner_reads(home: EmbeddedInstance) -> None:
-    key = home.settings.home / "api-key"
-    assert key.read_text().startswith("sct_") and key.stat().st_mode & 0o777 == 0o600
-    before = key.read_text()
-    with open_instance(home.settings):
-        assert key.read_text() == before
-
-
 def test_a_model_folder_is_taken_in_by_links_and_known_afterwards(home: EmbeddedInstance, tmp_path: Path) -> None:
     folder = write_llama(tmp_path / "given")
     model = add_model(home, "small", folder, say=quiet)
@@ -54,12 +46,12 @@ def test_a_text_is_taken_in_and_a_name_means_one_text(home: EmbeddedInstance, tm
         add_dataset(home, "missing", tmp_path / "missing.txt")
 
 
-@pytest.mark.parametrize("root", ["models_root", "datasets_root", "operator"])
+@pytest.mark.parametrize("is_the_operators", [False, True])
 def test_by_the_command_too_what_lies_where_the_server_registers_from_stays_there(
-    home: EmbeddedInstance, root: str, tmp_path: Path
+    home: EmbeddedInstance, is_the_operators: bool, tmp_path: Path
 ) -> None:
     home.settings.allowed_roots = [tmp_path / "operator"]
-    place = home.settings.allowed_roots[0] if root == "operator" else getattr(home.settings, root)
+    place = home.settings.allowed_roots[0] if is_the_operators else home.settings.models_root
     folder, text = write_llama(place / "given"), write_text(place / "words.txt")
     images = write_folder(place / "images", grays(4), ["a", "b"])
     before = sorted(home.settings.home.rglob("*"))

@@ -8,10 +8,11 @@ import pytest
 
 from core.pipeline.reports.manifest import Manifest
 from core.service.jobs.schemas import JobBody
+from core.service.sources.folders import content_hash, dataset_hash
 from core.settings import Settings
 from tests.model_folders import write_llama, write_text
 from tests.recipes import recipe_of
-from worker.cli.reproduce import measure_again, recipe_with, reproduce, reproduce_block
+from worker.cli.reproduce import recipe_with, reproduce, reproduce_block
 from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.failures import CommandFailed
 
@@ -52,8 +53,6 @@ def _manifest(revision: str, digest: str) -> Manifest:
 def test_the_recipe_gets_the_names_of_what_is_given_and_loses_what_changes_no_weight(
     instance: EmbeddedInstance, dense: Path, tmp_path: Path
 ) -> None:
-    from core.service.sources.folders import content_hash, dataset_hash
-
     text = write_text(tmp_path / "other-name.txt")
     manifest = _manifest(content_hash(dense), dataset_hash(text))
     body = recipe_with(manifest, instance, dense, [text])
@@ -70,8 +69,6 @@ def test_the_recipe_gets_the_names_of_what_is_given_and_loses_what_changes_no_we
 
 
 def test_what_is_not_what_the_recipe_names_is_told(instance: EmbeddedInstance, dense: Path, tmp_path: Path) -> None:
-    from core.service.sources.folders import content_hash, dataset_hash
-
     text = write_text(tmp_path / "words.txt")
     manifest = _manifest(content_hash(dense), dataset_hash(text))
     with pytest.raises(CommandFailed, match=r"needs data that --text does not give: words \(SHA-256 "):
@@ -84,8 +81,6 @@ def test_what_is_not_what_the_recipe_names_is_told(instance: EmbeddedInstance, d
         recipe_with(_manifest("sha256:" + "0" * 64, dataset_hash(text)), instance, dense, [text])
     with pytest.raises(CommandFailed, match=r"is no artifact of a job: secateur\.json"):
         reproduce(instance.settings, dense, dense, [text])
-    with pytest.raises(CommandFailed, match=r"is no artifact of a job: secateur\.json"):
-        measure_again(instance.settings, dense, [text])
     (dense / "secateur.json").write_text(_manifest(content_hash(dense), dataset_hash(text)).model_dump_json())
     with pytest.raises(CommandFailed, match="--block 7: the recipe prunes nothing there; its blocks are 0 to 1"):
         reproduce_block(instance.settings, dense, dense, [text], 7)
