@@ -10,7 +10,7 @@ TOGETHER: Final = {
         "tests/sources/test_jobs.py",
         "tests/worker/test_fork_server.py",
         "tests/worker/test_full_disk.py",
-        "tests/worker/test_register.py",
+        "tests/worker/test_home.py",
         "tests/gguf/test_import.py",
         "tests/portal/test_first_job.py",
     ),
