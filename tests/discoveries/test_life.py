@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from core.database import transaction
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.service.discoveries import queue as discoveries
 from core.service.discoveries.requests import ask
@@ -20,6 +22,7 @@ from core.settings import Settings
 from secateur_wire.errors import DiscoveryFailed
 from tests.discoveries.conftest import Fleet
 from tests.model_folders import write_alien
+from worker.supervisor.discoverer import Discoverer
 
 
 def register(api: TestClient, folder: Path, name: str = "alien") -> dict[str, Any]:
@@ -160,28 +163,6 @@ def test_the_discovery_of_a_worker_that_was_killed_is_another_ones(
         assert not discoveries.fail(session, killed, late, most_attempts=2), "whoever lost it writes nothing"
 
 
-def test_a_sweep_and_a_trigger_wait_until_it_is_discovered(api: TestClient, fleet: Fleet, alien: Path) -> None:
-    register(api, alien)
-    template = {"model": "alien", "method": "magnitude", "sparsity": 0.5}
-    trigger = api.post("/v1/triggers", json={"name": "nightly", "template": template})
-    assert trigger.status_code == 201, trigger.text
-    wrong = {"name": "wrong", "template": template | {"pattern": "structured"}}
-    assert api.post("/v1/triggers", json=wrong).json()["code"] == "invalid_pattern"
-    body = {
-        "job": {"model": "alien"},
-        "grid": {"method": ["magnitude", "depth"], "sparsity": [0.5]},
-        "skip_invalid": True,
-    }
-    sweep = api.post("/v1/sweeps", json=body)
-    assert sweep.status_code == 201 and "examined" in sweep.json()["waiting_for"], sweep.text
-    path = f"/v1/sweeps/{sweep.json()['id']}"
-    assert fleet.advance() == 0 and "examined" in api.get(path).json()["waiting_for"]
-    assert fleet.look() and fleet.advance() == 1
-    known = api.get(path).json()
-    assert (known["waiting_for"], known["points"]["total"]) == (None, 1)
-    assert [each["values"]["method"] for each in known["skipped"]] == ["depth"], "it needs a calibration text"
-
-
 def test_a_team_may_have_only_so_many_that_are_not_over(
     api: TestClient, fleet: Fleet, settings: Settings, alien: Path
 ) -> None:
@@ -216,3 +197,22 @@ def test_teams_take_turns(
             assert claimed is not None
             taken.append(claimed.id)
     assert taken == [asked[0], asked[2], asked[1]]
+
+
+def test_the_real_child_discovers_a_model_that_nobody_listed(api: TestClient, fleet: Fleet, settings: Settings) -> None:
+    assert "MixtralForCausalLM" not in LANGUAGE_ARCHITECTURES
+    folder = settings.models_root / "mixtral"
+    config = MixtralConfig(
+        vocab_size=96, max_position_embeddings=64, hidden_size=32, intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    MixtralForCausalLM(config).save_pretrained(folder)
+    api.post("/v1/models", json={"name": "mixtral", "path": str(folder.absolute())}).raise_for_status()
+    body = {"model": "mixtral", "method": "magnitude", "sparsity": 0.5}
+    job_id = api.post("/v1/jobs", json=body).raise_for_status().json()["id"]
+    patient = fleet.settings.model_copy(update={"discovery_seconds": 3600.0})  # whatever else the machine does
+    assert Discoverer("worker_test", patient).take_next(fleet.sessions)
+    assert fleet.row().state == "found", fleet.row().error
+    assert fleet.resolve() == 1 and fleet.hints == [job_id]
+    known = api.get("/v1/models/mixtral").json()
+    assert known["discovery"] is None and known["prunable_parameters"] > 0

@@ -1,14 +1,13 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.jobs.queue import (
     append_event,
     claim,
-    expire_leases,
     finish_cancelled,
     finish_failed,
     finish_succeeded,
@@ -73,71 +72,24 @@ STALE_WRITES: dict[str, Callable[[Session, str], object]] = {
 
 
 @pytest.mark.parametrize("write", STALE_WRITES.values(), ids=STALE_WRITES)
-@pytest.mark.parametrize("is_cancelling", [False, True], ids=["running", "cancelling"])
 def test_a_stale_attempts_write_matches_no_row(
-    sessions: Sessions, new_job: NewJob, write: Callable[[Session, str], object], is_cancelling: bool
+    sessions: Sessions, new_job: NewJob, write: Callable[[Session, str], object]
 ) -> None:
     job = new_job()
     take(sessions)
     with transaction(sessions) as session:
         release(session, job, 1)
     assert take(sessions) == 2
-    if is_cancelling:
-        with transaction(sessions) as session:
-            request_cancel(session, job)
     before = row_of(sessions, job).last_event
     with transaction(sessions) as session:
         assert not write(session, job)
     after = row_of(sessions, job)
-    assert (after.status, after.attempt, after.last_event) == ("cancelling" if is_cancelling else "running", 2, before)
+    assert (after.status, after.attempt, after.last_event) == ("running", 2, before)
     assert len(events_of(sessions, job)) == before
     assert running_total(sessions) == 1
     with transaction(sessions) as session:
         assert not session.scalars(select(ArtifactFileRow)).all()
         assert not session.scalars(select(JobReportRow)).all()
-
-
-def test_events_are_numbered_without_gaps(sessions: Sessions, new_job: NewJob) -> None:
-    job = new_job()
-    take(sessions)
-    with transaction(sessions) as session:
-        set_stage(session, job, 1, "prune")
-        set_progress(session, job, 1, 0.5, {"block": 1, "blocks": 2})
-        append_event(session, job, 1, "log", {"level": "info", "message": "half"})
-        append_event(session, job, 1, "metric", {"name": "error", "step": 1, "value": 0.1})
-        finish_succeeded(session, job, 1, metrics={"a": 1}, report={"b": 2}, files=FILES)
-    events = events_of(sessions, job)
-    assert [event.sequence for event in events] == list(range(1, 8))
-    assert [event.type for event in events] == ["status", "status", "stage", "progress", "log", "metric", "status"]
-    assert [event.attempt for event in events] == [0, 1, 1, 1, 1, 1, 1]
-    assert events[3].data == {"progress": 0.5, "block": 1, "blocks": 2}
-
-
-def test_progress_never_goes_back_within_an_attempt(sessions: Sessions, new_job: NewJob) -> None:
-    job = new_job()
-    take(sessions)
-    with transaction(sessions) as session:
-        for progress in (0.2, 0.7, 0.4, 0.8):
-            assert set_progress(session, job, 1, progress)
-    shown = [event.data["progress"] for event in events_of(sessions, job) if event.type == "progress"]
-    assert shown == [0.2, 0.7, 0.7, 0.8]
-    with transaction(sessions) as session:
-        release(session, job, 1)
-    take(sessions)
-    assert row_of(sessions, job).progress == 0
-
-
-def test_a_retryable_end_is_queued_again_until_attempts_run_out(sessions: Sessions, new_job: NewJob) -> None:
-    job = new_job(attempts=2)
-    take(sessions)
-    with transaction(sessions) as session:
-        assert finish_failed(session, job, 1, LOST, retry_delay_seconds=0) == "queued"
-    take(sessions)
-    with transaction(sessions) as session:
-        assert finish_failed(session, job, 2, LOST, retry_delay_seconds=0) == "failed"
-    row = row_of(sessions, job)
-    assert row.error == LOST and row.finished_at is not None
-    assert statuses_of(sessions, job) == ["queued", "running", "queued", "running", "failed"]
 
 
 def test_a_job_waits_before_it_is_tried_again(sessions: Sessions, new_job: NewJob) -> None:
@@ -147,62 +99,6 @@ def test_a_job_waits_before_it_is_tried_again(sessions: Sessions, new_job: NewJo
         finish_failed(session, job, 1, LOST, retry_delay_seconds=60)
         assert claim(session, queue="default", worker_id="worker_1", lease_seconds=60) is None
         assert hints_due(session, 30) == []
-
-
-def test_a_drained_worker_costs_no_attempt(sessions: Sessions, new_job: NewJob) -> None:
-    job = new_job(attempts=2)
-    take(sessions)
-    with transaction(sessions) as session:
-        release(session, job, 1)
-    take(sessions)
-    with transaction(sessions) as session:
-        assert finish_failed(session, job, 2, LOST) == "queued", "one of two was used"
-
-
-def test_a_lost_lease_puts_the_job_back(sessions: Sessions, new_job: NewJob) -> None:
-    lost, kept = new_job(), new_job()
-    take(sessions, lease_seconds=-1)
-    take(sessions)
-    with transaction(sessions) as session:
-        assert expire_leases(session) == [lost]
-    assert row_of(sessions, lost).status == "queued"
-    assert row_of(sessions, kept).status == "running"
-    assert running_total(sessions) == 1
-    assert events_of(sessions, lost)[-1].data["reason"] == "lease_expired"
-    with transaction(sessions) as session:
-        assert hints_due(session, 30) == [(lost, "default")]
-
-
-@pytest.mark.parametrize("end", ["succeeded", "failed", "retryable"])
-def test_whatever_ends_a_cancelling_job_ends_it_as_cancelled(sessions: Sessions, new_job: NewJob, end: str) -> None:
-    job = new_job()
-    take(sessions)
-    with transaction(sessions) as session:
-        request_cancel(session, job)
-        if end == "succeeded":
-            result = finish_succeeded(session, job, 1, metrics={}, report={}, files=FILES)
-        else:
-            result = finish_failed(session, job, 1, LOST if end == "retryable" else MEMORY)
-        assert result == "cancelled"
-        assert session.scalars(select(ArtifactFileRow)).all() == []
-
-
-def test_what_is_over_is_cancelled_once_and_otherwise_not_and_what_succeeded_is_not_retried(
-    sessions: Sessions, new_job: NewJob
-) -> None:
-    cancelled, failed, succeeded = (new_job() for _ in range(3))
-    with transaction(sessions) as session:
-        assert [request_cancel(session, cancelled) for _ in range(2)] == [("cancelled", True), ("cancelled", False)]
-    take(sessions)
-    take(sessions)
-    with transaction(sessions) as session:
-        assert finish_failed(session, failed, 1, MEMORY) == "failed", "another attempt would end so too"
-        finish_succeeded(session, succeeded, 1, metrics={}, report={}, files=[])
-        for job in (failed, succeeded):
-            with pytest.raises(Conflict):
-                request_cancel(session, job)
-        with pytest.raises(Conflict):
-            request_retry(session, succeeded, 3)
 
 
 def test_a_retry_gives_a_full_set_of_attempts_clears_the_last_end_and_keeps_what_it_measured(
@@ -237,19 +133,6 @@ def test_hints_are_due_until_sent_and_again_when_stale(sessions: Sessions, new_j
         assert hints_due(session, 0) == [(job, "default")]
         session.execute(update(JobRow).values(status="cancelled"))
         assert hints_due(session, 0) == []
-
-
-def test_two_dispatchers_do_not_wait_for_each_other(sessions: Sessions, new_job: NewJob) -> None:
-    first, second = new_job(), new_job()
-    with transaction(sessions) as session:
-        session.execute(update(JobRow).values(dispatched_at=None))
-    with transaction(sessions) as one, transaction(sessions) as other:
-        mark_dispatched(one, [first])
-        other.execute(text("SET LOCAL lock_timeout = '2s'"))
-        mark_dispatched(other, [second, first])
-        mark_dispatched(one, [second])  # a deadlock, did either wait
-    with transaction(sessions) as session:
-        assert hints_due(session, 30) == []
 
 
 def test_a_long_queue_gets_only_so_many_hints(

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.openapi.examples import EXAMPLES
-from api.portal.views.picture import comparison_models, comparison_panels, findings
 from core.service.jobs.comparison import compare, compared_fields, is_same_in_all, layer_figures
 from core.service.jobs.schemas import Job
 from core.service.jobs.trade_off import beaten_by
@@ -50,25 +49,6 @@ def _job(**changes: Any) -> Job:
     return Job.model_validate(document)
 
 
-@given(st.lists(st.sampled_from((0.3, 0.5, None)), min_size=2, max_size=4), st.permutations(range(4)))
-@settings(deadline=None)
-def test_fields_differ_where_values_do_and_go_with_their_jobs(values: list[float | None], order: list[int]) -> None:
-    jobs = [_job(id=f"job_{number}", sparsity=value) for number, value in enumerate(values)]
-    fields = {each.name: each for each in compared_fields(jobs)}
-    if any(value is not None for value in values):
-        assert fields["sparsity"].values == values
-        assert fields["sparsity"].differs is (len(set(values)) > 1)
-    else:
-        assert "sparsity" not in fields
-    assert not fields["model"].differs and "id" not in fields and "created_at" not in fields
-    shuffled = [number for number in order if number < len(jobs)]
-    again = {each.name: each for each in compared_fields([jobs[number] for number in shuffled])}
-    assert again.keys() == fields.keys()
-    for name, field in fields.items():
-        assert again[name].values == [field.values[number] for number in shuffled]
-        assert again[name].differs is field.differs
-
-
 def test_quality_against_cost_has_the_dense_model_and_says_what_is_not_comparable() -> None:
     worse_s = {"dense": 25.0, "pruned": 60.0, "sequence_length": 512}
     worse = _job(id="job_2", metrics__perplexity={"wikipedia-articles": worse_s})
@@ -98,32 +78,6 @@ def test_quality_against_cost_has_the_dense_model_and_says_what_is_not_comparabl
     assert [point.beaten_by for point in accurate.points] == [None, None, None]
     assert accurate.points[2].cost == 101.3
     assert not compare([_job(), running], {}, quality="accuracy:boolq", cost="bytes").trade_off.points
-
-
-def test_times_of_other_windows_are_neither_averaged_nor_ranked_and_noise_is_no_time() -> None:
-    long, short, noisy = (
-        _job(id=f"job_{number}", metrics__latency={
-            "dense_ms": ms, "pruned_ms": ms / 2, "spread": spread, "sequence_length": length, "device": "cpu",
-        })
-        for number, (ms, length, spread) in enumerate(((998.0, 512, 0.01), (10585.0, 256, 0.01), (998.0, 512, 7.069)))
-    )  # fmt: skip
-    found = compare([long, short, noisy], {}, quality=None, cost="latency").trade_off
-    assert [(each.cost, each.beaten_by) for each in found.points if each.job is None] == [
-        (998.0, None),
-        (10585.0, None),
-    ]
-    assert [each.beaten_by for each in found.points if each.job is not None] == [None, None]
-    assert found.without == ["job_2"] and any("256 and 512: not the same measurement" in each for each in found.notes)
-    jobs = [long, short]
-    comparison = compare(jobs, {}, quality=None, cost=None)
-    models = comparison_models(comparison)
-    assert [each.time.value for each in models if each.is_dense and each.time] == [998.0, 10585.0]
-    _, speed, _ = findings(models, comparison.trade_off.quality)
-    assert speed == "Speed: not measured alike (512 tokens, on cpu; 256 tokens, on cpu), so none is called the best."
-    assert "499 ms ± 25 ms (512 tokens, on cpu)" in [each.value for each in comparison_panels(models, None)[1].bars]
-    alone = comparison_models(compare([long, noisy], {}, quality=None, cost=None))
-    speed = findings(alone, None)[1]
-    assert "alone, 499 ms a forward; not measured well enough for " in speed and speed.endswith("…job_2.")
 
 
 def test_what_measuring_cannot_tell_apart_is_no_difference() -> None:
@@ -176,19 +130,9 @@ def test_jobs_are_compared_over_rest_within_their_team(
     waiting = api.post("/v1/jobs", json=job_body).json()["id"]
     answer = api.get("/v1/jobs/compare", params={"job": [waiting, done, waiting]})
     assert answer.status_code == 200, answer.text
-    found = answer.json()
-    assert [job["id"] for job in found["jobs"]] == [waiting, done]
-    fields = {each["name"]: each["values"] for each in found["fields"]}
+    fields = {each["name"]: each["values"] for each in answer.json()["fields"]}
     assert fields["method"] == ["wanda", "magnitude"] and fields["status"] == ["queued", "succeeded"]
-    for named, status in (
-        ([done], 422),
-        ([done, done], 422),
-        ([f"job_{number}" for number in range(21)], 422),
-        ([done, "job_0"], 404),
-    ):
+    for named, status in (([done, done], 422), ([f"job_{n}" for n in range(21)], 422), ([done, "job_0"], 404)):
         assert api.get("/v1/jobs/compare", params={"job": named}).status_code == status, named
-    assert (
-        api.get("/v1/jobs/compare", params={"job": [done, waiting], "quality": "speed:x"}).json()["param"] == "quality"
-    )
     other = api.get("/v1/jobs/compare", params={"job": [waiting, done]}, headers=bearer(other_team_key))
     assert other.status_code == 404

@@ -2,12 +2,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import Base, migrate, transaction
-from core.service.teams.bootstrap import create_team
-from core.service.teams.tables import TeamRow
+from core.database_url import libpq_url, parse_database_url
 from core.settings import Settings
 from tests.databases import administrator
 
@@ -32,22 +32,6 @@ def test_processes_that_start_together_migrate_once(empty_database: Settings) ->
     engine.dispose()
 
 
-def test_a_transaction_commits_once_at_its_end_or_not_at_all(sessions: sessionmaker[Session]) -> None:
-    def fails() -> None:
-        with transaction(sessions) as session:
-            create_team(session, "never")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fails()
-    with transaction(sessions) as session:
-        create_team(session, "always")
-        with transaction(sessions) as other:
-            assert other.query(TeamRow).count() == 0
-    with transaction(sessions) as session:
-        assert [team.name for team in session.query(TeamRow)] == ["always"]
-
-
 def test_a_connection_that_the_server_has_ended_costs_nobody_an_error(
     sessions: sessionmaker[Session], database_url: str
 ) -> None:
@@ -58,3 +42,27 @@ def test_a_connection_that_the_server_has_ended_costs_nobody_an_error(
         connection.execute("SELECT pg_terminate_backend(%s, 10000)", [ended])
     with transaction(sessions) as session:
         assert session.scalar(own) != ended
+
+
+SEVERAL = {"host": "one,two", "port": "5432,6543", "target_session_attrs": "read-write", "user": "u", "dbname": "d"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://u:p%40%2F@one:5432,two:6543/d",
+        "postgresql+psycopg://u:p%40%2F@one,two:6543/d?target_session_attrs=read-write",
+        "postgresql+psycopg://u:p%40%2F@/d?host=one:5432&host=two:6543",
+        "postgresql+psycopg://u:p%40%2F@/d?host=one,two&port=5432,6543",
+    ],
+)
+def test_several_hosts_are_the_same_to_the_driver_and_to_libpq(url: str) -> None:
+    driver = create_engine(parse_database_url(url)).dialect.create_connect_args(parse_database_url(url))[1]
+    driver.pop("context")
+    assert driver == SEVERAL | {"password": "p@/"}
+    assert conninfo_to_dict(libpq_url(url)) == SEVERAL | {"password": "p@/"}
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="'one:x,two' is not a list of hosts"):
+        parse_database_url("postgresql+psycopg://u@one:x,two/d")

@@ -11,13 +11,14 @@ from core.database import new_id, seconds_from_now, transaction
 from core.device_kinds import CPU
 from core.service.jobs import service
 from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.progress_curves import progress_curves
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import JobBody
-from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
+from core.service.jobs.service import submit
+from core.service.jobs.tables import AttemptRow, JobEventRow, JobRow, WorkerRow
 from core.settings import Settings
 from core.storage import Store
-from secateur_wire.errors import DoesNotFit
 from secateur_wire.jobs import Estimate
 from secateur_wire.progress import MOST_FACTOR, seconds_range
 
@@ -139,35 +140,46 @@ def test_what_no_worker_can_hold_is_refused_with_the_figures(
     assert api.post("/v1/jobs", json=job_body).status_code == 201, "with no worker to ask, the job waits for one"
 
 
-def test_device_memory_counts_on_queues_of_gpus(
+def test_jobs_with_the_same_stages_tell_where_their_time_went(
     sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
 ) -> None:
+    recovery = {"method": "finetune", "steps": 2, "batch_size": 1, "dataset": job_body["calibration"]["dataset"]}
+
+    def submitted(session: Session, **more: Any) -> str:
+        return submit(RequestContext(session, team, store, settings), JobBody.model_validate(job_body | more)).id
+
+    def ended(session: Session, job: str, began: dict[tuple[float, float], float]) -> None:
+        """Write the parts of a job that began 100 s ago, at these seconds after the first one, and ended now."""
+        session.execute(update(JobRow).where(JobRow.id == job).values(attempt=1))
+        needs = {"basis": {"formula": {"seconds": 50.0}}}
+        session.execute(
+            insert(AttemptRow).values(
+                job_id=job, attempt=1, team_id=team, queue="default", method="wanda", worker_id="worker_1",
+                ended_at=seconds_from_now(0), outcome="succeeded", needs=needs, measured={"seconds": 100.0},
+            )
+        )  # fmt: skip
+        events = [
+            {"part": list(part), "progress": part[0], "at": at + more} for part, at in began.items() for more in (0, 1)
+        ]
+        for number, event in enumerate(events, 100):
+            at = event.pop("at")
+            session.execute(
+                insert(JobEventRow).values(
+                    job_id=job, sequence=number, type="progress", attempt=1, data=event,
+                    created_at=seconds_from_now(at - 100),
+                )
+            )  # fmt: skip
+
     with transaction(sessions) as session:
-        _worker(session, memory=64 * _GIB, device_memory=100 * 2**20)
-        estimate = _estimate(session, team, job_body, store, settings)
-        assert estimate.peak_device_memory_bytes is not None
-        session.execute(update(WorkerRow).values(device_memory_bytes=2**10))
-        context = RequestContext(session, team, store, settings)
-        with pytest.raises(DoesNotFit, match=r"device memory, NVIDIA L4 has 1\.0 kB"):
-            estimate_that_fits(session, team, resolve_job(context, JobBody.model_validate(job_body)), settings)
-
-
-def test_text_the_model_has_still_to_write_itself_takes_time_until_a_job_has_it_written(
-    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
-) -> None:
-    calibration = job_body["calibration"] | {"samples": 6, "generated": 2}
-    body = job_body | {"method": "frontier", "calibration": calibration}
-
-    def passes(session: Session, **changes: Any) -> int:
-        changed = body | {"calibration": calibration | changes}
-        return _estimate(session, team, changed, store, settings).forward_tokens
-
-    with transaction(sessions) as session:
-        job = service.submit(RequestContext(session, team, store, settings), JobBody.model_validate(body))
-        before, longer = passes(session), passes(session, seed=1)
-    assert before == longer
-    with transaction(sessions) as session:
-        session.execute(update(JobRow).where(JobRow.id == job.id).values(status="succeeded"))
-        assert passes(session) == before - 2 * calibration["sequence_length"]
-        assert passes(session, seed=1) == longer, "other text"
-        assert passes(session, generated=3) > before
+        own = submitted(session)
+        wanted: dict[str, Any] = {"queue": "default", "method": "wanda", "formula_seconds": 50.0}
+        assert progress_curves(session, job_id=own, **wanted) == []
+        ended(session, submitted(session), {(0.0, 0.8): 0.0, (0.8, 0.96): 20.0, (0.96, 0.98): 30.0})
+        ended(session, submitted(session, recovery=recovery), {(0.0, 0.35): 0.0, (0.35, 1.0): 90.0})
+        (curve,) = progress_curves(session, job_id=own, **wanted)
+        trained = submitted(session, recovery=recovery)
+        (other,) = progress_curves(session, job_id=trained, **wanted)
+        assert progress_curves(session, job_id=own, **{**wanted, "method": "sparsegpt"}) == []
+    assert [place for place, _ in curve] == [0.0, 0.8, 0.96, 1.0]
+    assert [share for _, share in curve] == pytest.approx([0.0, 0.2, 0.3, 1.0], abs=0.01)
+    assert [place for place, _ in other] == [0.0, 0.35, 1.0] and other[1][1] == pytest.approx(0.9, abs=0.01)

@@ -7,7 +7,7 @@ from core.engine.architectures.model_task import MODEL_TASKS
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates, require_measured
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import Evaluation, Gates
-from secateur_wire.metrics import BitsPerByte, Latency, Metrics, Perplexity
+from secateur_wire.metrics import Latency, Metrics, Perplexity
 from secateur_wire.reports import GateResult
 from tests.answers import compared
 
@@ -33,29 +33,6 @@ FIGURES: dict[str, Any] = {
     "latency": {"dense_ms": 10.0, "pruned_ms": 8.0, "spread": 0.05},
 }
 METRICS = Metrics.model_validate(FIGURES)
-
-
-def ratios(*ratios: float | None) -> Metrics:
-    return Metrics(perplexity={f"text-{number}": Perplexity(ratio=ratio) for number, ratio in enumerate(ratios)})
-
-
-@pytest.mark.parametrize("kept", [(2.4,), (1.0, 2.4), (1,)])
-def test_a_gate_is_kept_up_to_its_limit(kept: tuple[float, ...]) -> None:
-    results = evaluate_gates(Gates(max_perplexity_ratio=2.4), ratios(*kept))
-    assert missed_gates(results) is None
-    assert [(each.on, each.figure, each.kept) for each in results] == [
-        (f"text-{number}", ratio, True) for number, ratio in enumerate(kept)
-    ]
-
-
-@pytest.mark.parametrize("ratio", [2.41, math.inf, math.nan, None])
-def test_a_gate_is_missed_on_any_text_and_by_what_is_no_number(ratio: float | None) -> None:
-    results = evaluate_gates(Gates(max_perplexity_ratio=2.4), ratios(1.0, ratio))
-    missed = missed_gates(results)
-    assert missed is not None
-    assert (missed.code, missed.param, missed.retryable) == ("gate_missed", "gates.max_perplexity_ratio", False)
-    assert "text-1" in missed.message and "text-0" not in missed.message and "2.4" in missed.message
-    assert results[1].figure == (2.41 if ratio == 2.41 else None), "what is no number is not written into JSON"
 
 
 @pytest.mark.parametrize(
@@ -86,12 +63,26 @@ def test_every_gate_reads_its_figure_and_without_it_is_missed(
     assert (unknown.figure, unknown.on, unknown.kept) == (None, None, False) and "not measured" in unknown.message
 
 
+@pytest.mark.parametrize(("ratio", "kept"), [(2.4, True), (2.41, False), (math.nan, False), (None, False)])
+def test_a_gate_is_missed_on_any_text_beyond_its_limit_and_by_what_is_no_number(
+    ratio: float | None, kept: bool
+) -> None:
+    metrics = Metrics(perplexity={"oak": Perplexity(ratio=1.0), "elm": Perplexity(ratio=ratio)})
+    results = evaluate_gates(Gates(max_perplexity_ratio=2.4), metrics)
+    assert [each.kept for each in results] == [True, kept]
+    assert results[1].figure == (ratio if ratio == ratio else None), "what is no number is not written into JSON"
+    missed = missed_gates(results)
+    assert (missed is None) == kept
+    if missed is not None:
+        assert (missed.code, missed.param, missed.retryable) == ("gate_missed", "gates.max_perplexity_ratio", False)
+        assert "elm" in missed.message and "oak" not in missed.message and "2.4" in missed.message
+
+
 @pytest.mark.parametrize(
     ("spread", "limit", "kept", "said"),
     [
         (0.2, 0.97, True, "the gate allows 0.97"),
         (0.2, 0.95, False, "noise ± 20.0%); the gate allows 0.95, which is unproven: with this noise 0.7917 keeps it"),
-        (0.2, 0.79, False, "noise ± 20.0%); the gate allows 0.79"),
         (0.01, 0.85, True, "noise ± 5.0%); the gate allows 0.85"),
         (0.01, 0.81, False, "which is unproven: with this noise 0.7714 keeps it"),
     ],
@@ -103,15 +94,6 @@ def test_a_gate_on_the_latency_is_kept_only_beyond_the_noise(
     (result,) = evaluate_gates(Gates(max_latency_ratio=limit), metrics)
     assert (result.figure, result.kept, result.margin) == (0.8, kept, max(spread, 0.05))
     assert result.message.endswith(said)
-
-
-def test_bits_per_byte_that_an_old_job_did_not_measure_are_missed_and_a_ratio_alone_is_enough() -> None:
-    old = Perplexity(dense=10.0, pruned=20.0, ratio=2.0)
-    no_bytes = Perplexity(dense=10.0, pruned=20.0, ratio=2.0, bits_per_byte=BitsPerByte(ratio=1.3))
-    metrics = Metrics(perplexity={"old": old, "no-bytes": no_bytes})
-    results = evaluate_gates(Gates(max_bits_per_byte_ratio=1.4), metrics)
-    assert [(each.on, each.figure, each.kept) for each in results] == [("old", None, False), ("no-bytes", 1.3, True)]
-    assert "is unknown, it was not measured" in results[0].message
 
 
 def test_all_that_are_missed_are_reported() -> None:
@@ -137,18 +119,12 @@ def test_all_that_are_missed_are_reported() -> None:
     ("gate", "evaluation", "is_classifier", "said"),
     [
         ("max_perplexity_ratio", {"tasks": ["piqa"]}, False, 'add "evaluation": {"datasets": ["NAME"]}'),
-        ("max_task_accuracy_drop", {"datasets": ["oak"]}, False, 'add "evaluation": {"tasks": ["NAME"]}'),
         ("max_answer_kl", {"datasets": ["oak"]}, False, 'add "evaluation": {"answers": {"datasets": ["NAME"]}}'),
         ("max_accuracy_drop", {}, True, 'images to measure on: add "evaluation": {"datasets": ["NAME"]}'),
         ("max_accuracy_drop", {"datasets": ["oak"]}, False, "not for this model: use max_perplexity_ratio"),
-        ("max_bits_per_byte_ratio", {"tasks": ["piqa"]}, False, 'add "evaluation": {"datasets": ["NAME"]}'),
-        ("max_bits_per_byte_ratio", {"datasets": ["oak"]}, True, "not for this model: use max_accuracy_drop"),
         ("max_perplexity_ratio", {"datasets": ["oak"]}, True, "is only for language models"),
-        ("max_task_accuracy_drop", {"tasks": ["piqa"]}, True, "not for this model: use max_accuracy_drop"),
         ("max_export_kl", {"datasets": ["oak"]}, False, 'add "output": {"exports": '),
-        ("max_export_kl", {}, True, "is only for language models"),
         ("beats_dense_at_equal_bytes", {"tasks": ["piqa"]}, False, 'add "evaluation": {"datasets": ["NAME"]}'),
-        ("beats_dense_at_equal_bytes", {"datasets": ["oak"]}, True, "is only for language models"),
     ],
 )
 def test_a_gate_that_nothing_will_measure_is_refused_with_what_to_add(
@@ -163,9 +139,7 @@ def test_a_gate_that_nothing_will_measure_is_refused_with_what_to_add(
         require_measured(Gates.model_validate({always: 1}), Evaluation(), task)
 
 
-@pytest.mark.parametrize(
-    ("difference", "kept"), [(-0.2, True), (0.01, True), (0.02, True), (0.021, False), (0.5, False)]
-)
+@pytest.mark.parametrize(("difference", "kept"), [(-0.2, True), (0.02, True), (0.021, False)])
 def test_a_model_beats_the_dense_file_unless_it_is_worse_by_more_than_the_error(difference: float, kept: bool) -> None:
     outcome = "within error" if abs(difference) <= 0.02 else "worse" if difference > 0 else "better"
     compared = {

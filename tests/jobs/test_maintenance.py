@@ -4,7 +4,10 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.queue_scale_duties import measure_duties
+from bench.queue_scale_fill import fill
 from bench.queue_scale_plans import explained, nodes_of
+from bench.queue_scale_tables import fill_tables, without_indexes
 from core.database import new_id, seconds_from_now, transaction
 from core.service.jobs.admission import Room, needs_columns
 from core.service.jobs.queue import (
@@ -14,16 +17,18 @@ from core.service.jobs.queue import (
     heartbeat,
     hints_due,
     remove_old_events,
-    request_retry,
 )
 from core.service.jobs.quotas import get_team
 from core.service.jobs.tables import AttemptRow, JobEventRow, JobRow
+from core.service.webhooks import delivery_loop
+from core.settings import Settings
 from secateur_wire.errors import OutOfMemory
 from tests.jobs.conftest import NewJob
 
 Sessions = sessionmaker[Session]
 DAY = 24 * 3600
 WAITING = 10_000
+ROWS = 2000
 
 
 def ended(sessions: Sessions, new_job: NewJob, days_ago: float) -> str:
@@ -54,21 +59,6 @@ def test_events_of_jobs_that_ended_long_ago_are_removed_once(sessions: Sessions,
     assert [len(events(sessions, job)) for job in (old, recent, waiting)] == [0, 3, 1]
     with transaction(sessions) as session:
         assert session.scalars(select(AttemptRow.outcome).where(AttemptRow.job_id == old)).one() == "failed"
-
-
-def test_a_job_retried_after_that_goes_on_counting_and_is_kept_again(sessions: Sessions, new_job: NewJob) -> None:
-    job = ended(sessions, new_job, 91)
-    assert remove(sessions) == 1
-    with transaction(sessions) as session:
-        assert request_retry(session, job, 3).changed
-    assert events(sessions, job) == [4]
-    with transaction(sessions) as session:
-        claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
-        finish_failed(session, job, 2, OutOfMemory("").problem())
-    assert remove(sessions) == 0 and events(sessions, job) == [4, 5, 6]
-    with transaction(sessions) as session:
-        session.execute(update(JobRow).values(finished_at=seconds_from_now(-91 * DAY)))
-    assert remove(sessions) == 1
 
 
 @pytest.fixture
@@ -130,3 +120,17 @@ def test_a_claim_does_not_read_what_is_too_large_for_its_worker(sessions: Sessio
         for node in [node for _, plan in plans for node in nodes_of(plan["Plan"])]:
             rows = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             assert rows <= 500, (worker, node["Node Type"], rows)
+
+
+def test_no_duty_reads_what_it_has_nothing_to_do_with(
+    sessions: sessionmaker[Session], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_loop, "IDLE_LOOKS", 0)
+    monkeypatch.setattr(delivery_loop, "LOOK_SECONDS", 0.01)
+    with without_indexes(sessions):
+        teams = fill(sessions, settings, teams=3, finished=ROWS, queued=10)
+        fill_tables(sessions, teams, ROWS)
+    costs = measure_duties(sessions, settings, teams)
+    read = {name: plan for name, cost in costs.items() for plan in cost.plans if plan.scanned or plan.rows > ROWS / 4}
+    assert not read
+    assert {"webhooks", "retention", "old events", "silent workers", "orphans"} <= costs.keys()

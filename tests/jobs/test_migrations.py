@@ -52,27 +52,18 @@ def revision_of(settings: Settings) -> str:
     return str(version)
 
 
-def test_the_schema_of_an_unreleased_version_is_refused_by_what_it_lacks(settings: Settings) -> None:
+def test_a_schema_that_is_older_or_lacks_something_is_refused_with_what_to_do(settings: Settings) -> None:
     migrate(settings)
     with psycopg.connect(libpq_url(settings.database_url or "")) as connection:
         connection.execute("ALTER TABLE datasets DROP COLUMN left_out")
-    with pytest.raises(ValueError, match=r"no column datasets\.left_out: an unreleased version"):
-        migrate(settings)
-    with psycopg.connect(libpq_url(settings.database_url or "")) as connection:
         connection.execute("DROP TABLE questions")
     with pytest.raises(CommandFailed, match=r"datasets\.left_out, nor 8 others"), open_instance(settings):
         raise AssertionError("a server would start")
-
-
-def test_a_schema_from_before_the_first_release_is_refused_with_what_to_do(settings: Settings) -> None:
-    migrate(settings)
     with psycopg.connect(libpq_url(settings.database_url or "")) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '0017'")
     for look in (migrate, has_schema):
         with pytest.raises(ValueError, match=r"schema 0017, which is older than the first release.* a new database"):
             look(settings)
-    with pytest.raises(CommandFailed, match="a new database"), open_instance(settings):
-        pass
 
 
 def test_a_migrator_that_is_killed_while_it_builds_an_index_is_followed_by_one_that_goes_on(

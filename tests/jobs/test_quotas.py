@@ -2,7 +2,6 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -11,39 +10,28 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.jobs.queue import (
-    JobsLocked,
     claim,
     finish_failed,
-    finish_succeeded,
     release,
     request_cancel,
     request_retry,
 )
 from core.service.jobs.quotas import get_team, require_room_in_queue
-from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, JobRow
+from core.service.jobs.tables import AttemptRow, JobRow
 from core.service.teams.quotas import release_stored, reserve_stored
 from core.service.teams.tables import TeamRow
-from core.storage import StoredFile
-from secateur_wire.errors import GateMissed, OutOfMemory, QuotaExceeded
+from secateur_wire.errors import OutOfMemory, QuotaExceeded
 from tests.job_rows import job_row
 from tests.jobs.conftest import NewJob
 from tests.worker.conftest import eventually
 
 Sessions = sessionmaker[Session]
-HUNDRED = [StoredFile("model.safetensors", 60, "0"), StoredFile("secateur.json", 40, "0")]
 
 
 def take(sessions: Sessions, queue: str = "default") -> str | None:
     with transaction(sessions) as session:
         claimed = claim(session, queue=queue, worker_id="worker_1", lease_seconds=60)
         return None if claimed is None else claimed.job_id
-
-
-def take_once_free(sessions: Sessions, queue: str) -> str | None:
-    """Take a job as a worker does: again where others held up the claim."""
-    while True:
-        with suppress(JobsLocked):
-            return take(sessions, queue)
 
 
 def set_team(sessions: Sessions, team: str, **values: object) -> None:
@@ -61,29 +49,6 @@ def test_jobs_are_shared_by_weight(sessions: Sessions, new_job: NewJob, team: st
     teams = {new_job(each): each for _ in range(8) for each in (team, other_team)}
     taken = [teams[take(sessions) or ""] for _ in range(8)]
     assert (taken.count(team), taken.count(other_team)) == (2, 6)
-
-
-def test_a_quota_is_exact_though_two_queues_are_claimed_from_at_once(
-    sessions: Sessions, new_job: NewJob, team: str
-) -> None:
-    """Claims of different queues do not wait for each other's turn: the team's row has the last word."""
-    for _ in range(5):
-        for queue in ("default", "large"):
-            new_job(queue=queue)
-        set_team(sessions, team, max_running=1)
-        start = threading.Barrier(2)
-
-        def work(queue: str, start: threading.Barrier = start) -> str | None:
-            start.wait()
-            return take_once_free(sessions, queue)
-
-        with ThreadPoolExecutor(2) as pool:
-            claimed = list(pool.map(work, ("default", "large")))
-        assert sum(job is not None for job in claimed) == 1
-        assert team_row(sessions, team).running == 1
-        with transaction(sessions) as session:
-            session.execute(update(JobRow).values(status="cancelled", lease_expires_at=None))
-        set_team(sessions, team, running=0)
 
 
 _LOOKS_LATER = """
@@ -202,56 +167,3 @@ def test_stored_bytes_are_reserved_and_released(sessions: Sessions, team: str) -
         assert get_team(session, team).usage.stored_bytes == 70
         release_stored(session, team, 1000)
         assert get_team(session, team).usage.stored_bytes == 0
-
-
-@pytest.mark.parametrize("kept", [True, False], ids=["room", "no room"])
-def test_an_artifact_that_does_not_fit_fails_the_job_and_keeps_nothing(
-    sessions: Sessions, new_job: NewJob, team: str, kept: bool
-) -> None:
-    set_team(sessions, team, max_stored_bytes=150, stored_bytes=50 if kept else 51)
-    job = new_job()
-    take(sessions)
-    with transaction(sessions) as session:
-        end = finish_succeeded(session, job, 1, metrics={}, report={}, files=HUNDRED)
-    with transaction(sessions) as session:
-        row = session.scalars(select(JobRow).where(JobRow.id == job)).one()
-        files = session.scalars(select(ArtifactFileRow)).all()
-        reports = session.scalars(select(JobReportRow)).all()
-    assert end == row.status == ("succeeded" if kept else "failed")
-    assert (len(files), len(reports)) == ((2, 1) if kept else (0, 0))
-    assert (row.error is None) is kept
-    if row.error is not None:
-        assert row.error["code"] == "quota_exceeded" and "100 bytes more" in row.error["message"]
-        assert not row.error["retryable"]
-    assert team_row(sessions, team).stored_bytes == (150 if kept else 51)
-
-
-def test_a_missed_gate_keeps_its_artifact_where_there_is_room_and_the_next_one_takes_its_place(
-    sessions: Sessions, new_job: NewJob, team: str
-) -> None:
-    missed = GateMissed("too far").problem()
-    set_team(sessions, team, max_stored_bytes=150)
-    jobs = [new_job(), new_job()]
-    for job in jobs:
-        take(sessions)
-        with transaction(sessions) as session:
-            assert finish_failed(session, job, 1, missed, report={}, files=HUNDRED) == "failed"
-    with transaction(sessions) as session:
-        assert {row.job_id for row in session.scalars(select(ArtifactFileRow))} == {jobs[0]}
-        assert len(session.scalars(select(JobReportRow)).all()) == 2
-        assert get_team(session, team).usage.stored_bytes == 100
-        request_retry(session, jobs[0], 3)
-        assert get_team(session, team).usage.stored_bytes == 100
-    take(sessions)
-    with transaction(sessions) as session:
-        larger = [*HUNDRED, StoredFile("more", 51, "00")]
-        assert finish_failed(session, jobs[0], 2, missed, report={"b": 2}, files=larger) == "failed"
-        assert {row.attempt for row in session.scalars(select(ArtifactFileRow))} == {1}, "151 bytes do not fit in 150"
-        assert get_team(session, team).usage.stored_bytes == 100
-        request_retry(session, jobs[0], 3)
-    take(sessions)
-    with transaction(sessions) as session:
-        larger[-1] = StoredFile("more", 50, "00")  # 250 bytes if the earlier artifact were counted too
-        assert finish_succeeded(session, jobs[0], 3, metrics={}, report={}, files=larger) == "succeeded"
-        assert {row.attempt for row in session.scalars(select(ArtifactFileRow))} == {3}
-        assert get_team(session, team).usage.stored_bytes == 150

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.device_kinds import CPU, CUDA, DeviceKind
+from core.device_kinds import CUDA, DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.evaluation.reload_memory import ReloadRoom
@@ -79,34 +79,6 @@ def test_where_no_worker_holds_the_whole_model_nothing_but_the_disk_grows_with_d
     roomy = ReloadRoom(40 * _GIB, 40 * _GIB)
     assert _needs(_llama(64), rooms=[room, roomy]) == _needs(_llama(64)), "it goes to one that does, where there is one"
     assert shallow.seconds > _needs(_llama(64)).seconds, "each matrix is read whenever it is used"
-
-
-def test_two_models_that_are_timed_count_where_a_worker_holds_both_and_for_a_target_in_any_case() -> None:
-    model = _llama(32)
-    timed, plain = 2 * model.bytes, _needs(model).peak_device_memory_bytes
-    rooms = {gigabytes: [ReloadRoom(100 * _GIB, gigabytes * _GIB)] for gigabytes in (24, 80)}
-    assert _needs(model, rooms=rooms[24]).peak_device_memory_bytes == plain < timed
-    assert timed < _needs(model, rooms=rooms[80]).peak_device_memory_bytes < 1.1 * timed
-    cut = {"method": "depth", "sparsity": 0.25, "target": {"latency_ratio": 0.8}}
-    assert _needs(model, rooms=rooms[24], **cut).peak_device_memory_bytes > timed
-
-
-def test_added_files_take_disk_time_and_memory_and_more_where_they_are_timed() -> None:
-    def needs(*types: str, **changes: Any) -> Any:
-        output = {"exports": [{"format": "gguf", "types": list(types)}]} if types else {}
-        return _needs(_llama(4), device=CPU, output=output, **changes)
-
-    parameters = _llama(4).parameters
-    none, first, second = needs(), needs("Q8_0"), needs("Q8_0", "Q4_K_M")
-    first_bytes = first.disk_bytes - none.disk_bytes
-    assert first_bytes >= (2 + 2 * 1) * parameters, "F16 is written first, and Q8_0 is copied to the store"
-    assert second.disk_bytes > first.disk_bytes and second.seconds > first.seconds > none.seconds
-    cut = {"method": "depth", "sparsity": 0.25}
-    cut_seconds = needs("Q8_0", **cut).seconds - needs(**cut).seconds
-    assert cut_seconds > first.seconds - none.seconds, "where weights go, it is timed against the dense model"
-    output = {"exports": [{"format": "gguf", "types": ["F16"]}]}
-    whole = [_needs(_llama(32), device=CPU, tokens=_FEW_TOKENS, output=each).peak_memory_bytes for each in ({}, output)]
-    assert whole[1] > whole[0], "llama.cpp has the file in memory, and the runner predictions to compare"
 
 
 def test_training_needs_grow_with_what_is_trained_and_a_teacher() -> None:

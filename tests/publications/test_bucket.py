@@ -1,6 +1,7 @@
 """Artifacts pushed to a bucket: whole, with their hashes, the manifest last, and only what is not there yet."""
 
 import hashlib
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,28 @@ from core.settings import Settings
 from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.publications.conftest import FILES, Publish, content
+from tests.publications.pushable_hub import PushedHub
 from tests.stores.conftest import BUCKET
 
 CarryOut = Callable[[str], dict[str, Any]]
 Bucket = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture
-def settings(settings: Settings, s3_endpoint: str) -> Settings:
-    """The operator's own store is a folder here; its service is where a bucket may be."""
-    return settings.model_copy(update={"store_endpoint": s3_endpoint})
+@pytest.fixture(params=["bucket"])
+def settings(
+    settings: Settings, s3_endpoint: str, s3_service: S3FileSystem, request: pytest.FixtureRequest
+) -> Settings:
+    """The operator's own store is a bucket too, from which artifacts go in pieces, or a folder."""
+    if request.param == "folder":
+        return settings.model_copy(update={"store_endpoint": s3_endpoint})
+    store = {
+        "store_url": f"s3://{BUCKET}/store-{uuid.uuid4().hex}",
+        "store_endpoint": s3_endpoint,
+        "store_region": "us-east-1",
+        "store_access_key": "key",
+        "store_secret_key": Settings(store_secret_key="secret").store_secret_key,
+    }
+    return settings.model_copy(update=store)
 
 
 @pytest.fixture
@@ -121,6 +134,14 @@ def test_large_files_go_in_parts(
     assert keys(s3_service, "parts") == files
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's own client
+def test_from_a_bucket_to_the_hub(publish: Publish, carry_out: CarryOut, hub: PushedHub) -> None:
+    done = carry_out(publish()["id"])
+    assert done["status"] == "succeeded", done["error"]
+    assert {path: data for path, data in hub.files("acme/pruned").items() if path in FILES} == FILES
+
+
+@pytest.mark.parametrize("settings", ["folder"], indirect=True)
 def test_keys_that_are_not_good(to_bucket: Bucket, s3_endpoint: str) -> None:
     reset = f"{s3_endpoint}/moto-api/reset-auth"
     httpx.post(reset, content=b"0").raise_for_status()  # from now on keys are looked at

@@ -5,25 +5,19 @@ from typing import Any
 
 import numpy
 from sqlalchemy.orm import Session, sessionmaker
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from core.database import transaction
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.settings import Settings
-from tests.engine.tiny import make_model
+from tests.sources.conftest import write_wordy_model
 
 LAYERS = 6
 
 
 def write_model(folder: Path, layers: int = LAYERS) -> Path:
     """A Llama whose words are w0 to w95, with its tokenizer."""
-    make_model(folder, num_hidden_layers=layers)
-    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, unk_token="w3"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
-    return folder
+    return write_wordy_model(folder, num_hidden_layers=layers)
 
 
 def write_words(text: Path) -> Path:

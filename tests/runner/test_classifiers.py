@@ -116,12 +116,10 @@ def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs
     assert 0 < half["kl"] < 1e-3 and half["top_1"] > 0.95 and half["output"] == {}
     assert report["verification"]["maximum_difference"] <= report["verification"]["tolerance"]
     assert report["verification"]["onnx"]["maximum_difference"] <= report["verification"]["tolerance"]
-    assert any("No speed-up" in note for note in report["notes"])
     assert report["artifact"]["passes"]["image_shape"] == [1, 8, 8], "of an artifact it is known what its passes take"
     names = jobs.artifact_names(pruned)
     assert {"config.json", "model.onnx", "model.safetensors", "README.md", "secateur.json"} <= names
     folder = artifact(jobs, pruned)
-    assert "| top-1 accuracy" in (folder / "README.md").read_text()
     opened = AutoModelForImageClassification.from_pretrained(folder)
     ours = load_classifier(open_classifier(folder))
     images_NCHW = torch.randn(3, 1, 8, 8)
@@ -147,8 +145,6 @@ def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs
     assert not report["verification"]["from_pretrained"]
     rebuilt = load_classifier(left)
     assert rebuilt(pixel_values=torch.zeros(1, 1, 8, 8)).logits.shape == (1, 10)
-    again = jobs.submit({"model": f"job:{thinner}", "method": "magnitude", "sparsity": 0.3})
-    assert jobs.job(again).status == "queued"
 
 
 def test_rates_come_from_the_classifiers_own_curves_and_its_linear_layers_are_stored_by_a_hash(
@@ -194,12 +190,9 @@ def test_rates_come_from_the_classifiers_own_curves_and_its_linear_layers_are_st
     ("change", "param", "words"),
     [
         ({"method": "bonsai", "sparsity": 0.2}, "method", "no method for image classifiers"),
-        ({"evaluation": {"datasets": ["test"], "tasks": ["piqa"]}}, "evaluation.tasks", "language models"),
-        ({"gates": {"max_perplexity_ratio": 2}}, "gates.max_perplexity_ratio", "language models"),
         ({"gates": {"max_accuracy_drop": 0.1}, "evaluation": {}}, "gates.max_accuracy_drop", "images"),
         ({"recovery": {"method": "lora", "dataset": "train"}}, "recovery.method", "finetune or distill"),
         ({"method": "magnitude", "sparsity": 0.5, "pattern": "2:4", "recovery": None}, "pattern", "body.0 has 1 input"),
-        ({"method": "magnitude", "target": {"parameters": 10}, "recovery": None}, "target", "language models"),
         ({"evaluation": {"datasets": ["test"], "samples": 361}}, "evaluation.samples", "360"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Conversations as the text of a job: rendered, pruned on, trained on, measured, and written by the model itself."""
+"""Conversations as the text of a job: rendered, pruned on, trained on, measured, answered by both models, and written
+by the model itself.
+"""
 
 import json
 import re
@@ -82,3 +84,32 @@ def test_a_template_that_fails_ends_the_job_and_says_where(jobs: Queue, body: di
     assert work().result(120) == "failed"
     error = jobs.job(job).error
     assert error is not None and re.search(r"UndefinedError.*line 2 of the template.*line 2 of mixed", error.message)
+
+
+def test_a_job_compares_the_answers_of_both_models(jobs: Queue, body: dict[str, Any], work: Work) -> None:
+    rows = [{"prompt": f"w{n} w{n + 1}", "check": "contains", "reference": f"w{n}"} for n in range(10, 20)]
+    give_text(jobs, "checked", write_rows(jobs.settings.datasets_root / "checked.jsonl", rows), "chat_jsonl")
+    answers = {"datasets": ["checked", "chats", "words"], "samples": 6, "max_new_tokens": 8}
+    evaluation = {"datasets": ["words"], "samples": 4, "sequence_length": 16, "answers": answers}
+    calibration = body["calibration"] | {"dataset": "words"}
+    gates = {"max_answer_kl": 1e-9, "max_length_ratio": 100}
+    job = jobs.submit(body | {"gates": gates, "evaluation": evaluation, "calibration": calibration})
+    assert work().result(120) == "failed"
+    answered = jobs.job(job)
+    assert answered.error is not None and answered.error.code == "gate_missed", answered.error
+    assert "the KL divergence of the answers on checked is" in answered.error.message
+    metrics, report = answered.metrics, jobs.report(job)
+    assert metrics is not None
+    for name, questions in (("checked", 6), ("chats", 6), ("words", 6)):
+        figures = metrics["answers"][name]
+        assert figures["questions"] == len(report["answers"][name]) == questions, name
+        assert figures["kl"] > 0 and figures["max_new_tokens"] == 8
+        assert figures["greedy"]["length"]["ratio"] > 0
+    assert metrics["answers"]["checked"]["greedy"]["score"]["questions"] == 6
+    assert metrics["answers"]["chats"]["greedy"]["score"] is None, "no check was named for the set's own answers"
+    first = report["answers"]["checked"][0]
+    assert first["question"].startswith("w4 w10 w11 w2") and first["reference"] == "w10"
+    assert report["answers"]["chats"][0]["question"].endswith(" w2 w5 "), "up to the words that ask for an answer"
+    assert report["texts"]["answers"]["checked"]["rendering"]["conversations"] == 10
+    assert "The questions of words are from the text that was calibrated on, too." in report["notes"]
+    assert answered.verdict is not None and answered.verdict.words.startswith("the dense model is near chance")

@@ -91,12 +91,9 @@ def test_a_job_killed_while_it_exports_leaves_the_files_of_an_undisturbed_one(
     assert all(exported["speed"][of][model] > 0 for of in ("prefill", "decode") for model in ("dense", "pruned"))
     (row,) = report["gates"]["rows"]
     assert (row["on"], row["figure"], row["kept"]) == ("model-Q8_0.gguf", exported["kl"], True)
-    assert report["versions"]["gguf"].startswith("llama.cpp of llama-cpp-py-sync")
     assert report["recipe"]["parameters"]["round_to"] == 32
     assert any("Channels left are a multiple of 32" in note for note in report["notes"])
     card = (folder / "README.md").read_text()
-    assert "| tokens/s of model-Q8_0.gguf in 1 thread, decode |" in card
-    assert "llama-cli" not in card, "what nothing here has run is not shown"
     assert f"| {exported['bytes']:,} (KL" in card
     with transaction(jobs.sessions) as session:
         reference = resolve_model(

@@ -18,6 +18,7 @@ from core.engine.exporters.probe_lines import varied_lines
 from core.pipeline.reports.report import ARTIFACT
 from core.service.jobs.alternatives import job_with_measured
 from secateur_wire.equal_bytes import EqualBytes
+from secateur_wire.errors import ApiError
 from secateur_wire.metrics import Metrics
 from tests.gguf.trained import save_trained
 from tests.runner.conftest import Finish, Work, artifact, give_model, give_text, shown_ways
@@ -214,3 +215,47 @@ def test_a_pruned_model_is_worse_than_a_dense_file_of_fewer_bytes_once_that_was_
     assert report["equal_bytes"]["lines"]["outcome"] == "worse"
     assert job.verdict is not None and "worse than the dense model as gguf" in job.verdict.words
     assert "worse than the dense model as gguf" in (artifact(jobs, second) / "README.md").read_text()
+
+
+def test_without_the_tokens_that_a_text_does_not_use_it_is_read_and_predicted_as_before(
+    jobs: Queue, body: dict[str, Any], finish: Finish
+) -> None:
+    text = (jobs.settings.datasets_root / "lines.txt").read_text()[:800]
+    (few := jobs.settings.datasets_root / "few.txt").write_text(text)
+    give_text(jobs, "few", few)
+    calibration = {"dataset": "few", "samples": 2, "sequence_length": 32}
+    job_id = finish(body | {"method": "vocabulary", "calibration": calibration, "parameters": {"round_to": 8}})
+    job, report, folder = jobs.job(job_id), jobs.report(job_id), artifact(jobs, job_id)
+    folders = jobs.settings.models_root / "trained", folder
+    before, after = (AutoTokenizer.from_pretrained(each) for each in folders)
+    dense, pruned = (AutoModelForCausalLM.from_pretrained(each) for each in folders)
+    vocabulary, metrics = report["vocabulary"], job.metrics
+    kept, gone = vocabulary["kept"], len(before) - vocabulary["kept"]
+    assert kept % 8 == 0 and gone > 0 and len(after) == kept == pruned.config.vocab_size
+    assert metrics is not None and metrics["vocabulary"] == {"dense": len(before), "pruned": kept}
+    removed = metrics["parameters"]["dense"] - metrics["parameters"]["nonzero"]
+    assert removed == gone * dense.config.hidden_size == vocabulary["parameters"]
+    assert "<svg" in (folder / "vocabulary.svg").read_text() and "Vocabulary: " in (folder / "README.md").read_text()
+    old, new = (each(text, return_tensors="pt")["input_ids"][:, :64] for each in (before, after))
+    places = before.convert_tokens_to_ids(after.convert_ids_to_tokens(range(kept)))
+    assert old.tolist() == [[places[each] for each in new[0].tolist()]]
+    with torch.inference_mode():
+        assert torch.allclose(dense(old).logits[..., places], pruned(new).logits, atol=1e-4)
+
+
+def test_a_vocabulary_that_cannot_be_as_small_is_refused_at_submit_or_by_the_runner(
+    jobs: Queue, body: dict[str, Any], work: Work
+) -> None:
+    asked = body | CALIBRATED | {"method": "vocabulary"}
+    for changes, words in (
+        ({"parameters": {"tokens": 100_000}}, "parameters.tokens: 500 tokens would stay, and the model has 500"),
+        ({"parameters": {"tokens": 300}, "sparsity": 0.05}, "both say how much goes"),
+        ({"calibration": None}, "calibration is required: tokens are counted on text"),
+    ):
+        with pytest.raises(ApiError, match=words):
+            jobs.submit(asked | changes)
+    job_id = jobs.submit(asked | {"parameters": {"tokens": 64}})
+    assert work().result(60) == "failed"
+    error = jobs.job(job_id).error
+    assert error is not None and "must stay" in error.message
+    assert (error.code, error.param) == ("invalid_request", "parameters.tokens")

@@ -91,11 +91,6 @@ def test_packed_codes_are_restored_to_the_files_of_the_job_that_did_not_pack_the
     [
         ({"model": "layered"}, "output.quantization"),
         ({"output": {"quantization": {"scheme": "int4"}, "format": "hashed"}}, "output.format"),
-        (
-            {"method": "l2-structured", "sparsity": 0.2, "parameters": {"attention": "none"},
-             "output": {"quantization": {"scheme": "int4"}, "format": "packed"}},
-            "output.format",
-        ),
         ({"method": "none", "sparsity": None, "calibration": None,
           "output": {"quantization": {"scheme": "int4", "rounding": "gptq"}}}, "calibration"),
         ({"method": "l2-structured", "sparsity": 0.1, "parameters": {"round_to": 8}}, "output.quantization"),

@@ -11,7 +11,10 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session, sessionmaker
 
+from core.database import transaction
 from core.service.sources.hub_access import HubAccess
 from core.settings import Settings
 from core.storage import open_store
@@ -127,3 +130,13 @@ def write_wordy_model(folder: Path, *, seed: int = 0, **how: Any) -> Path:
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
     return folder
+
+
+def stored_rows(sessions: sessionmaker[Session]) -> list[str]:
+    """Every row of every table, as text; bytes as the characters they are where they are ASCII."""
+    with transaction(sessions) as session:
+        session.execute(text("SET LOCAL bytea_output = 'escape'"))
+        tables = session.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).all()
+        rows = [row for table in tables for row in session.scalars(text(f'SELECT t::text FROM "{table}" AS t'))]
+    assert any("gAAAA" in row for row in rows)  # what is sealed is among them
+    return rows

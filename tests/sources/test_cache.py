@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur_wire.errors import DiskFull, ModelTooLarge
+from secateur_wire.errors import DiskFull
 from worker.node_cache import NodeCache
 
 _HOLD = """
@@ -97,11 +97,6 @@ def test_what_a_failed_fill_left_is_there_for_the_next_and_may_be_removed(cache:
         fail(2, 400)
     add(cache, 3, 900)
     assert there(cache, 1, 2, 3) == [3] and not any((cache._root / "partial").iterdir())
-
-
-def test_more_than_the_cache_may_hold_is_refused(cache: NodeCache) -> None:
-    with pytest.raises(ModelTooLarge), cache.fill(key(1), 1001):
-        pytest.fail("there is no room")
 
 
 def test_reclaiming_frees_the_disk_as_far_as_asked(cache: NodeCache) -> None:

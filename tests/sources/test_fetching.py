@@ -148,22 +148,6 @@ def test_a_killed_fetch_is_gone_on_with(
     assert partial_files(settings) == []
 
 
-def test_what_ends_the_wait_ends_the_fetch_at_once(settings: Settings, hub: HubState, model: HubModel) -> None:
-    hub.bytes_per_second = 50_000
-
-    class Cancelled(Exception):
-        pass
-
-    def cancel() -> None:
-        if hub.served[NAME] > 20_000:
-            raise Cancelled
-
-    with fetching(settings, on_wait=cancel) as cancelled, pytest.raises(Cancelled):
-        cancelled.fetch(spec_of(settings, model))
-    assert hub.served[NAME] < SIZE
-    assert partial_files(settings)
-
-
 def test_bytes_that_are_not_the_announced_ones_never_become_visible(
     fetch: Fetch, settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
 ) -> None:
@@ -176,32 +160,6 @@ def test_bytes_that_are_not_the_announced_ones_never_become_visible(
     hub.damaged.clear()
     fetch(settings, model)
     require_whole(cache, model)
-
-
-def test_a_hub_that_is_away_ends_the_fetch_after_its_patience_and_the_rest_comes_later(
-    fetch: Fetch, settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
-) -> None:
-    hub.drops[NAME] = [150_000] + [0] * 100
-    with pytest.raises(SecateurError) as caught:
-        fetch(settings.model_copy(update={"hub_patience_seconds": 0.5}), model)
-    assert caught.value.problem()["code"] == "hub_unavailable" and caught.value.problem()["retryable"]
-    hub.drops.clear()
-    fetch(settings, model)
-    require_whole(cache, model)
-    assert hub.served[NAME] == SIZE
-
-
-def test_what_was_taken_from_the_hub_in_the_meantime_is_not_tried_again(
-    fetch: Fetch, settings: Settings, hub: HubState, model: HubModel
-) -> None:
-    hub.repositories["model", "org/model"].gated = True
-    with pytest.raises(SecateurError) as caught:
-        fetch(settings, model)
-    assert caught.value.problem()["code"] == "gated_model" and not caught.value.problem()["retryable"]
-    del hub.repositories["model", "org/model"]
-    with pytest.raises(SecateurError) as caught:
-        fetch(settings, model)
-    assert caught.value.problem()["code"] == "unknown_model" and not caught.value.problem()["retryable"]
 
 
 def test_two_jobs_that_want_one_model_fetch_it_once(

@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.engine.datasets.image_facts import describe_images
 from core.pipeline.messages import ModelSource, TextSource
 from core.service.jobs.tables import JobRow
 from core.service.sources.hub import Hub
 from core.service.sources.hub_datasets import find_hub_dataset
-from core.service.sources.references import HubText
+from core.service.sources.references import HubImages, HubText
 from core.settings import Settings
 from secateur_wire.errors import SecateurError
 from tests.chat import add_template, conversation
+from tests.image_sets import grays
 from tests.sources.conftest import add_wikitext, card, json_lines, parquet, sources_of
 from tests.sources.hub_server import HubState
 from worker.supervisor.inputs import JobInputs
@@ -42,19 +43,14 @@ def fetch(hub: HubState, sources: JobInputs) -> Fetch:
         name: str, use: Any = "calibration", characters: int | None = 50_000, model: ModelSource = NO_MODEL
     ) -> TextSource:
         found = find_hub_dataset(Hub(Settings(hub_endpoint=hub.endpoint)), name, use, "dataset")
-        text = HubText(
-            name=name,
-            repository=found.repository,
-            revision=found.revision,
-            config=found.config,
-            split=found.split,
-            use=use,
-            characters=characters,
-            is_public=found.is_public,
-        )
-        return sources.text(text, model, "dataset")
+        return sources.text(text_of(name, found, use=use, characters=characters), model, "dataset")
 
     return bring
+
+
+def text_of(name: str, found: Any, **more: Any) -> HubText:
+    facts = {name: getattr(found, name) for name in ("repository", "revision", "config", "split", "is_public")}
+    return HubText(name=name, **facts, **more)
 
 
 def documents(text: TextSource) -> list[str]:
@@ -96,32 +92,12 @@ def test_any_repository_works_whose_text_is_plain_to_see(fetch: Fetch, hub: HubS
     assert documents(fetch("org/songs::train", "evaluation")) == ["la", "li", "lu"]
 
 
-def _tar() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        entry = tarfile.TarInfo("0.txt")
-        entry.size = 5
-        archive.addfile(entry, io.BytesIO(b"hello"))
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("form", "rows"),
-    [
-        ("jsonl", [conversation(f"question {number}", f"answer {number}") | {"source": "web"} for number in range(30)]),
-        ("parquet", [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in range(30)]),
-    ],
-    ids=["messages and a column of text", "prompts and completions"],
-)
 def test_conversations_are_known_by_their_columns_and_rendered_by_the_models_template(
-    form: str, rows: list[dict[str, Any]], fetch: Fetch, hub: HubState, tmp_path: Path
+    fetch: Fetch, hub: HubState, tmp_path: Path
 ) -> None:
-    content = io.BytesIO()
-    if form == "parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), content)
-    else:
-        content.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-    hub.add("dataset", "org/chats").commit({f"train.{form}": content.getvalue()})
+    rows = [conversation(f"question {number}", f"answer {number}") | {"source": "web"} for number in range(30)]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    hub.add("dataset", "org/chats").commit({"train.jsonl": content})
     model = ModelSource(path=add_template(tmp_path), name="tiny", revision="r")
     text = fetch("org/chats", "calibration", None, model)
     assert text.rendering is not None and text.rendering.conversations == 30
@@ -130,25 +106,50 @@ def test_conversations_are_known_by_their_columns_and_rendered_by_the_models_tem
         fetch("org/chats", "calibration", None)
 
 
+def labelled(images: list[bytes], labels: list[int]) -> bytes:
+    """A Parquet file as the library puts it on the hub."""
+    import datasets  # slow to load, and for this alone
+
+    features = datasets.Features(
+        {"img": datasets.Image(decode=False), "fine_label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    rows = {"img": [{"bytes": each, "path": None} for each in images], "fine_label": labels}
+    buffer = io.BytesIO()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(buffer)
+    return buffer.getvalue()
+
+
+def test_a_split_becomes_one_file_of_images_and_named_labels(hub: HubState, sources: JobInputs) -> None:
+    shards = [labelled(grays(3), [0, 1, 1]), labelled(grays(2), [1, 0])]
+    files = {f"data/train-{number:05d}-of-00002.parquet": shard for number, shard in enumerate(shards)}
+    commit = hub.add("dataset", "org/answers").commit(files)
+    found = find_hub_dataset(Hub(Settings(hub_endpoint=hub.endpoint)), "org/answers", "calibration", "dataset")
+    facts = {name: getattr(found, name) for name in ("repository", "revision", "config", "split", "bytes", "is_public")}
+    images = sources.images(HubImages(name="org/answers", use="calibration", **facts), "calibration.dataset")
+    described = describe_images(Path(images.path), images.format, sha256=images.sha256)
+    assert (described.images, described.class_names) == (5, ["no", "yes"])
+    assert images.origin["revision"] == commit and images.origin["split"] == "train"
+
+
 @pytest.mark.parametrize(
-    ("files", "code", "word"),
+    ("files", "word"),
     [
-        ({"ambiguous.py": b"raise SystemExit", "README.md": b""}, "unusable_dataset", "org/set"),
-        ({"train.tar": _tar()}, "unusable_dataset", "webdataset"),
-        ({"train.parquet": b"PAR1 and no more"}, "unusable_dataset", "org/set"),
-        ({"train.jsonl": b'{"question": "q", "answer": "a"}\n'}, "unusable_dataset", "question, answer"),
-        ({"train.jsonl": b'{"text": "  "}\n'}, "unusable_dataset", "no text"),
+        ({"ambiguous.py": b"raise SystemExit", "README.md": b""}, "org/set"),
+        ({"train.tar": bytes(10240)}, "org/set"),
+        ({"train.parquet": b"PAR1 and no more"}, "org/set"),
+        ({"train.jsonl": b'{"question": "q", "answer": "a"}\n'}, "question, answer"),
+        ({"train.jsonl": b'{"text": "  "}\n'}, "no text"),
     ],
     ids=["script", "archive", "broken", "two columns", "blank"],
 )
 def test_what_is_no_text_is_refused_and_no_code_runs(
-    fetch: Fetch, hub: HubState, files: dict[str, bytes], code: str, word: str
+    fetch: Fetch, hub: HubState, files: dict[str, bytes], word: str
 ) -> None:
     hub.add("dataset", "org/set").commit(files)
     with pytest.raises(SecateurError) as caught:
         fetch("org/set")
     problem = caught.value.problem()
-    assert (problem["code"], problem["retryable"]) == (code, False), problem
+    assert (problem["code"], problem["retryable"]) == ("unusable_dataset", False), problem
     assert word in problem["message"]
 
 
@@ -159,8 +160,7 @@ def test_a_small_file_that_unpacks_to_a_terabyte_takes_no_more_memory_than_a_fet
     pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "bomb.parquet", store_schema=False)
     hub.add("dataset", "org/bomb").commit({"train.parquet": (tmp_path / "bomb.parquet").read_bytes()})
     found = find_hub_dataset(Hub(node), "org/bomb", "calibration", "dataset")
-    facts = {"repository": found.repository, "revision": found.revision, "config": found.config, "split": found.split}
-    text = HubText(name="org/bomb", **facts, use="calibration", characters=None, is_public=found.is_public)
+    text = text_of("org/bomb", found, use="calibration", characters=None)
     limited = node.model_copy(update={"fetch_memory_bytes": 2**30})
     with sources_of(limited) as sources, pytest.raises(SecateurError, match="takes more memory") as refused:
         sources.text(text, NO_MODEL, "dataset")

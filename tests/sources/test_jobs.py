@@ -75,23 +75,6 @@ def test_a_model_and_texts_of_the_hub_end_to_end(
     assert not hub.served and not fleet.wrote(again)
 
 
-def test_nodes_share_through_a_bucket_what_one_wrote(
-    in_bucket: Settings, sessions: sessionmaker[Session], team: str, commit: str, tmp_path: Path
-) -> None:
-    fleet = Fleet(in_bucket, sessions, team, tmp_path)
-    on_itself = {
-        "model": "org/wordy", "method": "wanda", "sparsity": 0.5,
-        "calibration": {"dataset": "self", "samples": 8, "sequence_length": 32},
-    }  # fmt: skip
-    wrote = []
-    for node, seed in (("one", 0), ("two", 0), ("two", 0), ("one", 1)):
-        body = {**on_itself, "calibration": {**on_itself["calibration"], "seed": seed}}
-        job_id = fleet.submit(**body)
-        assert fleet.work(node) == "succeeded", fleet.queue.job(job_id).error
-        wrote.append(fleet.wrote(job_id))
-    assert wrote == [True, False, False, True]
-
-
 def test_a_packed_artifact_in_a_bucket_is_a_model_for_the_next_job(
     in_bucket: Settings, sessions: sessionmaker[Session], team: str, hub: HubState, commit: str, tmp_path: Path
 ) -> None:

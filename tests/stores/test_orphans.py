@@ -8,16 +8,17 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
 from core.service.jobs.queue import claim, finish_failed, submitted
 from core.service.jobs.states import LEASED, STATUSES
-from core.service.jobs.tables import ArtifactFileRow
+from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.service.retention.orphans import sweep_orphans
-from core.service.teams.installation import owned
+from core.service.retention.unknown import count_unknown, remove_unknown, unknown_artifacts
+from core.service.teams.installation import open_own_store, owned
 from core.service.teams.quotas import reserve_stored
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
@@ -103,18 +104,10 @@ def test_models_and_uploads_are_swept_unless_named(
 ) -> None:
     def upload(session: Session, status: str) -> UploadRow:
         row = UploadRow(
-            id=new_id("upload"),
-            team_id=team,
-            kind="model",
-            name=new_id("x"),
-            status=status,
-            object_id=new_id("model"),
-            text_field="text",
-            source="upload",
-            bytes=10,
-            part_bytes=100,
+            id=new_id("upload"), team_id=team, kind="model", name=new_id("x"), status=status,
+            object_id=new_id("model"), text_field="text", source="upload", bytes=10, part_bytes=100,
             expires_at=datetime.now(UTC) + timedelta(hours=1),
-        )
+        )  # fmt: skip
         session.add(row)
         return row
 
@@ -147,19 +140,12 @@ def test_expired_uploads_go_and_give_their_space_back(
             reserve_stored(session, team, 10)
             session.add(
                 UploadRow(
-                    id=f"upload_{name}",
-                    team_id=team,
-                    kind="dataset",
-                    name=name,
-                    object_id=f"dataset_{name}",
-                    text_field="text",
-                    source="upload",
-                    bytes=10,
-                    part_bytes=100,
+                    id=f"upload_{name}", team_id=team, kind="dataset", name=name, object_id=f"dataset_{name}",
+                    text_field="text", source="upload", bytes=10, part_bytes=100,
                     expires_at=seconds_from_now(-1 if is_expired else 3600),
                     completing_until=None if lease is None else seconds_from_now(lease),
                 )
-            )
+            )  # fmt: skip
     for name in "abcd":
         put_one(store, f"uploads/upload_{name}/x.txt")
     sweep_orphans(sessions, owned(store, sessions), settings)
@@ -193,3 +179,37 @@ def test_a_publisher_killed_midway_leaves_nothing_listed_and_is_swept_once_it_is
     sweep_orphans(sessions, owned(store, sessions), settings)
     assert list(store.unfinished()) == [] and not is_there(store, prefix)
     assert list(open_store(settings).children()) == ["owner"]
+
+
+def test_what_a_restored_database_does_not_know_is_counted_listed_and_removed_when_told(
+    settings: Settings, sessions: Sessions, team: str
+) -> None:
+    store = open_own_store(settings, sessions)
+    with transaction(sessions) as session:
+        known, lost = (new_job(session, team, "running", 1) for _ in range(2))
+    for job_id, attempt in ((known, 1), (lost, 1), (lost, 2)):
+        put(store, artifact_prefix(job_id, attempt), "a", b"abc")
+    assert count_unknown(sessions, store) == 0
+    with transaction(sessions) as session:  # as the dump was, from before the job
+        session.execute(delete(JobRow).where(JobRow.id == lost))
+    assert count_unknown(sessions, store) == 1
+    assert sweep_orphans(sessions, store, settings) == [], "they are nobody's to remove but the operator's"
+    [found] = unknown_artifacts(sessions, store)
+    assert (found.job_id, found.bytes) == (lost, 6)
+    assert list(remove_unknown(sessions, store, older_than=timedelta(days=1))) == []
+    [removed] = remove_unknown(sessions, store, older_than=timedelta(seconds=-2))
+    assert removed.job_id == lost and list(unknown_artifacts(sessions, store)) == []
+    assert store.usage(artifact_prefix(known, 1)) is not None
+
+
+def test_an_attempt_that_comes_again_after_a_restore_does_not_mix_with_the_files_of_the_lost_one(
+    settings: Settings, sessions: Sessions, tmp_path: Path
+) -> None:
+    """Numbers of attempts repeat after a restore: what the lost one stored is under the same prefix."""
+    store = open_own_store(settings, sessions)
+    prefix = artifact_prefix("job_1", 1)
+    store.publish(write_artifact(tmp_path / "lost", a_txt=b"lost", only_txt=b"lost"), prefix)
+    new = store.publish(write_artifact(tmp_path / "new", a_txt=b"new"), prefix)
+    usage = store.usage(prefix)
+    assert usage is not None and usage.bytes == sum(file.bytes for file in new)
+    assert b"".join(store.open_range(prefix, "a.txt", 0, 3)) == b"new"

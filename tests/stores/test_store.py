@@ -61,6 +61,32 @@ def test_whoever_finds_the_manifest_finds_every_file_of_it(store: Store, artifac
     assert publishable(artifact)[-1] == "secateur.json"
 
 
+def test_what_is_published_at_once_to_one_place_leaves_one_whole(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    folders = [write_artifact(tmp_path / f"{n}", **{f"of_{n}": b"%d" % n, "shared_txt": b"%d" % n}) for n in range(4)]
+    for _ in range(10):
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda folder: store.publish(folder, PREFIX), folders))
+        left = read(store, "shared.txt", 0, 1).decode()
+        there = {path.name for path in store.folder(PREFIX).iterdir()}
+        assert there == {f"of.{left}", "shared.txt", "secateur.json"} and list(store.unfinished()) == []
+
+
+def test_what_was_not_stored_whole_is_not_there_and_what_was_there_is(store: Store, artifact: Path) -> None:
+    store.publish(artifact, PREFIX)
+    (artifact / "model.safetensors").write_bytes(os.urandom(2**24))
+
+    def break_off() -> None:
+        raise ConnectionError
+
+    for prefix in (PREFIX, "job_2/attempt-1"):
+        with pytest.raises(ConnectionError):
+            store.publish(artifact, prefix, watch=break_off)
+    assert store.usage("job_2/attempt-1") is None
+    if isinstance(store, LocalStore):
+        assert read(store, "model.safetensors") == CONTENT and list(store.unfinished()) == []
+
+
 def test_what_is_not_there_is_not_found_at_once(store: Store, artifact: Path) -> None:
     store.publish(artifact, PREFIX)
     for path in ("missing", "original", "../../secret", "", "/etc/passwd", "model.safetensors/x"):
@@ -70,12 +96,20 @@ def test_what_is_not_there_is_not_found_at_once(store: Store, artifact: Path) ->
         store.fetch(PREFIX, "missing", artifact / "target")
 
 
-def test_names_are_checked(store: Store, artifact: Path) -> None:
+def test_no_name_leads_out_of_a_store_and_nothing_is_published_that_could(store: Store, artifact: Path) -> None:
     for prefix in ("../x", "/x", "a/../b", "", "a//b", ".", "a/", ".hidden", "a+b"):
-        with pytest.raises(ValueError, match="name"):
-            store.publish(artifact, prefix)
-        with pytest.raises(ValueError, match="name"):
-            store.delete(prefix)
+        for call in (
+            lambda prefix=prefix: store.publish(artifact, prefix),
+            lambda prefix=prefix: store.delete(prefix),
+            lambda prefix=prefix: store.create(prefix, "a", b""),
+            lambda prefix=prefix: store.create("owner", prefix, b""),
+            lambda prefix=prefix: store.incoming(prefix, "a"),
+            lambda prefix=prefix: store.incoming("uploads/upload_1", prefix),
+            lambda prefix=prefix: store.join("uploads/upload_1", [], prefix, "a"),
+            lambda prefix=prefix: store.join("uploads/upload_1", [], "models/model_1", prefix),
+        ):
+            with pytest.raises(ValueError, match="name"):
+                call()
     (artifact / "a b").write_text("")
     with pytest.raises(ValueError, match="name"):
         store.publish(artifact, PREFIX)
@@ -108,7 +142,7 @@ def test_deleting_takes_what_is_below_and_nothing_else(store: Store, artifact: P
     assert set(store.children()) == {"job_10"}
 
 
-@pytest.mark.parametrize("sizes", [(), (0,), (10,), (10, 20, 1), (5 * 2**20, 5 * 2**20, 3)])
+@pytest.mark.parametrize("sizes", [(), (10, 0, 1), (5 * 2**20, 5 * 2**20, 3)])
 def test_parts_become_one_file(store: Store, sizes: tuple[int, ...]) -> None:
     contents = [os.urandom(size) for size in sizes]
     for index, content in enumerate(contents):
@@ -122,7 +156,7 @@ def test_parts_become_one_file(store: Store, sizes: tuple[int, ...]) -> None:
     assert list(store.unfinished()) == []
 
 
-@pytest.mark.parametrize("size", [0, 100, 12 * 2**20])
+@pytest.mark.parametrize("size", [0, 12 * 2**20])
 def test_a_file_that_comes_piece_by_piece_appears_whole(store: Store, size: int) -> None:
     content = os.urandom(size)
     incoming = store.incoming("uploads/upload_1", "a")
@@ -193,8 +227,6 @@ def test_a_presigned_address_is_downloaded_from(s3_settings: Settings, artifact:
     response = httpx.get(url)
     assert (response.status_code, response.content) == (200, CONTENT)
     assert response.headers["content-disposition"] == "attachment; filename*=UTF-8''my%20model.safetensors"
-    part = httpx.get(url, headers={"Range": "bytes=10-19"})
-    assert (part.status_code, part.content) == (206, CONTENT[10:20])
     outside = s3_settings.model_copy(update={"store_public_endpoint": "https://files.example.org"})
     elsewhere = open_store(outside).presigned(PREFIX, "model.safetensors", "m")
     assert elsewhere is not None and elsewhere.startswith("https://files.example.org/")

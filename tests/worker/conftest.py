@@ -31,6 +31,7 @@ from core.service.jobs.tables import JobRow, WorkerRow
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.jobs import JobEvent
+from tests import small_disks
 from tests.worker.forked_parts import fork_part
 from tests.worker.redis_server import RedisServer, redis_running
 from tests.worker.supervise import run_once
@@ -252,16 +253,31 @@ def start_part(settings: Settings) -> Iterator[StartPart]:
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A disk of 256 MiB."""
-    with TemporaryDirectory(prefix="secateur-test-") as folder:
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", folder], capture_output=True, text=True
-        )
-        if mounted.returncode != 0:
-            pytest.skip(f"no file system can be mounted here: {mounted.stderr}")
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "--lazy", folder], check=True)
+    with (
+        TemporaryDirectory(prefix="secateur-test-") as folder,
+        small_disks.small_disk(Path(folder, "disk"), 2**28) as disk,
+    ):
+        yield disk
+
+
+@dataclass(frozen=True)
+class Held:
+    """Behaviour of a stand-in runner that waits in `task`; a file in `folder` says that it may go on."""
+
+    task: str
+    folder: Path
+
+    @property
+    def behaviour(self) -> dict[str, str]:
+        """The stand-in's behaviour, as it is given one."""
+        return {"hang_in": self.task, "until": str(self._go_on)}
+
+    def let_go(self) -> None:
+        self._go_on.touch()
+
+    @property
+    def _go_on(self) -> Path:
+        return self.folder / "go on"
 
 
 class HintsSent(Hints):

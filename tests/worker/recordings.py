@@ -7,7 +7,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 REPLAYED = Path(__file__).with_name("recorded_nvml")
-NOT_SUPPORTED, LIBRARY_NOT_FOUND, GPU_IS_LOST = 3, 12, 15
+LIBRARY_NOT_FOUND, GPU_IS_LOST = 12, 15
 
 
 def h100(number: int = 0, **changes: Any) -> dict[str, Any]:
@@ -21,12 +21,6 @@ def h100(number: int = 0, **changes: Any) -> dict[str, Any]:
         "TotalEccErrors": 0,
         **changes,
     }
-
-
-def rtx_4090(**changes: Any) -> dict[str, Any]:
-    """A card for workstations, whose memory counts no errors."""
-    facts = h100(4, Name="NVIDIA GeForce RTX 4090", TotalEccErrors={"error": NOT_SUPPORTED})
-    return facts | {"MemoryInfo": {"total": 25_757_220_864, "used": 3 * 2**20}, **changes}
 
 
 def lost(device: dict[str, Any]) -> dict[str, Any]:

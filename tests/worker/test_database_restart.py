@@ -10,8 +10,7 @@ import pytest
 from core.logs import configure_logs
 from core.settings import Settings
 from tests.databases import fresh_database, make_template
-from tests.worker.conftest import Queue, StartWorker, eventually, is_alive
-from tests.worker.held import Held
+from tests.worker.conftest import Held, Queue, StartWorker, eventually
 from worker.embedded.postgres import postgres, start_postgres, stop_postgres
 
 
@@ -71,16 +70,3 @@ def test_a_job_whose_end_falls_into_the_outage_is_ended_after_it(
     start_postgres(data_dir)
     assert worker.result() == "succeeded"
     assert jobs.job(job_id).status == "succeeded"
-
-
-def test_a_database_away_for_longer_than_the_lease_ends_the_runner(
-    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, settings: Settings, data_dir: Path
-) -> None:
-    job_id = jobs.submit(job_body)
-    worker = start_worker(settings.model_copy(update={"lease_seconds": 5.0}), hang_in="prune")
-    pids = jobs.runner_pids(job_id)
-    stop_postgres(data_dir)
-    assert worker.result() == "lost"
-    eventually(lambda: not any(map(is_alive, pids)))
-    start_postgres(data_dir)
-    assert jobs.job(job_id).status == "running", "the dispatcher has not looked yet"

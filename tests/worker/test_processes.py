@@ -1,7 +1,6 @@
 """Everything that is started can be ended, with all that it started, and ends with its starter."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,14 +19,6 @@ print(child.pid, flush=True)
 time.sleep(600)
 """
 
-STUBBORN = """
-import signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # ignores it too, by inheritance
-print(helper.pid, flush=True)
-time.sleep(600)
-"""
-
 
 def test_a_process_dies_with_its_starter_even_by_kill_9() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
@@ -36,14 +27,6 @@ def test_a_process_dies_with_its_starter_even_by_kill_9() -> None:
         eventually(lambda: b"sleep(600)" in Path(f"/proc/{child}/cmdline").read_bytes())  # past the exec
         parent.kill()
         eventually(lambda: not is_alive(child))
-
-
-def test_a_group_that_ignores_sigterm_is_killed_after_its_grace() -> None:
-    child = spawn([sys.executable, "-c", STUBBORN], name="stubborn", stdout=subprocess.PIPE)
-    helper = int(child.stdout.readline())
-    assert child.end(grace_seconds=0.5) == -signal.SIGKILL
-    assert not is_alive(child.pid)
-    eventually(lambda: not is_alive(helper))
 
 
 def test_what_a_process_leaves_in_its_group_is_ended_with_it() -> None:

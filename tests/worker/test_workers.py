@@ -8,15 +8,10 @@ from typing import Any
 import psutil
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import update
-from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import seconds_from_now, transaction
-from core.service.jobs.tables import JobRow
 from core.settings import Settings
 from tests.conftest import bearer
-from tests.worker.conftest import Queue, StartPart, eventually
-from tests.worker.held import Held
+from tests.worker.conftest import Held, Queue, StartPart, eventually
 
 MIB = 2**20
 OFTEN = {"SECATEUR_WORKER_FRESH_SECONDS": "1.5"}
@@ -94,34 +89,3 @@ def test_below_the_watermark_a_worker_claims_nothing_and_goes_on_when_there_is_s
     ballast.unlink()
     assert jobs.succeeded(job_id).attempt == 1
     assert listed(api)[0]["reason"] is None
-
-
-SMALL = {
-    "SECATEUR_WORKER_MEMORY_BYTES": str(64 * 2**20),
-    "SECATEUR_WORKER_FRESH_SECONDS": "3",
-    "SECATEUR_ADMISSION_MAX_WAIT_SECONDS": "3600",
-}
-
-
-def test_a_worker_leaves_what_it_has_no_room_for_until_that_has_waited_too_long(
-    api: TestClient,
-    jobs: Queue,
-    job_body: dict[str, Any],
-    start_part: StartPart,
-    sessions: sessionmaker[Session],
-) -> None:
-    job_id = api.post("/v1/jobs", json=job_body).json()["id"]
-    assert "no worker serves" in api.get(f"/v1/jobs/{job_id}").json()["waiting_reason"]
-    start_part("worker", stand_in={}, **SMALL)
-    [first] = eventually(lambda: api.get("/v1/workers").json()["data"])
-    assert first["memory_bytes"] == 64 * 2**20
-    eventually(lambda: api.get("/v1/workers").json()["data"][0]["heartbeat_at"] > first["heartbeat_at"])
-    waiting = api.get(f"/v1/jobs/{job_id}").json()
-    assert (waiting["status"], waiting["attempt"]) == ("queued", 0)
-    assert "of memory, cpu has 67.1 MB, the largest worker" in waiting["waiting_reason"]
-
-    start_part("dispatcher", SECATEUR_HINT_STALE_SECONDS="1")
-    with transaction(sessions) as session:
-        session.execute(update(JobRow).values(available_at=seconds_from_now(-3601)))
-    assert jobs.succeeded(job_id).attempt == 1
-    assert any("the worker with the most memory tries it" in line for line in jobs.logs(job_id))
