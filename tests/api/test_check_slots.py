@@ -16,9 +16,10 @@ from core import sandbox
 from core.engine.datasets.text_files import describe
 from core.sandbox import CHECK_BYTES
 from core.service.registry import check_slots
-from core.service.registry.check_slots import CheckSlots
-from secateur_wire.errors import UnusableDataset
+from core.service.registry.check_slots import MOST_WAITING_OF_TEAM, CheckSlots
+from secateur_wire.errors import Unavailable, UnusableDataset
 from tests.api.uploading import announced, send_rest, start
+from tests.worker.conftest import eventually
 
 
 def write_bomb(path: Path) -> Path:
@@ -94,6 +95,24 @@ def test_a_team_leaves_one_of_several_slots_to_others_and_waits_in_turn(monkeypa
         for each in waiting:
             each.result(120)
     assert order == ["small", "large", "large"]
+
+
+def test_who_waits_too_long_or_behind_too_many_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = CheckSlots(0)
+
+    def check() -> None:
+        with slots.slot("team"):
+            pass
+
+    with ThreadPoolExecutor(MOST_WAITING_OF_TEAM) as pool, slots.slot("team"):
+        waiting = [pool.submit(check) for _ in range(MOST_WAITING_OF_TEAM)]
+        eventually(lambda: len(slots._waiting) == MOST_WAITING_OF_TEAM)
+        with pytest.raises(Unavailable, match="1 checks run and 3 wait"):
+            check()
+        monkeypatch.setattr(check_slots, "WAIT_SECONDS", 0.05)
+        with pytest.raises(Unavailable, match="try again"), slots.slot("other"):
+            pass
+        assert not any(each.done() for each in waiting)
 
 
 def test_an_upload_whose_check_waits_says_so_and_is_asked_again(

@@ -144,6 +144,16 @@ def test_a_pooler_drops_none_of_it(
     refused_while_held(pooled, sessions, (admin_key, other_team_key), limited_team, job_body)
 
 
+def test_a_statement_that_takes_too_long_answers_503(
+    settings: Settings, sessions: Sessions, admin_key: str, limited_team: str, job_body: dict[str, Any]
+) -> None:
+    limits = {"database_request_lock_seconds": 0, "database_request_statement_seconds": 0.3}
+    with application(settings.model_copy(update=limits)) as client, holding(sessions, limited_team):
+        response = client.post("/v1/jobs", json=job_body, headers=bearer(admin_key))
+        assert "did not finish in time" in problem_of(response, 503, "unavailable")["detail"]
+        assert "Retry-After" in response.headers
+
+
 def test_a_transaction_that_stands_still_is_ended_and_what_it_held_is_free(
     settings: Settings, sessions: Sessions, team: str
 ) -> None:

@@ -14,14 +14,8 @@ RECOVER = {"method": "recover", "recovery": {"method": "lora"}}
 REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown method": ({"method": "snip"}, "unknown_method", "method"),
     "unknown model": ({"model": "nothing"}, "unknown_model", "model"),
-    "no dataset of the hub": ({"evaluation": {"datasets": ["a/b:c:d:e"]}}, "unknown_dataset", "evaluation.datasets.0"),
     "unknown calibration": ({"calibration": {"dataset": "x"}}, "unknown_dataset", "calibration.dataset"),
     "self without end": ({"evaluation": {"datasets": ["self"]}}, "invalid_request", "evaluation.samples"),
-    "self beside self": (
-        {"calibration": {"dataset": "self", "samples": 4, "generated": 4}},
-        "invalid_request",
-        "calibration.generated",
-    ),
     "words of an assistant in plain text": (
         {"calibration": {"dataset": "numbers", "samples": 1, "sequence_length": 32, "counted_tokens": "assistant"}},
         "invalid_request",
@@ -76,7 +70,6 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_request",
         "evaluation.prompt_tokens",
     ),
-    "recovery without method": ({"recovery": {"steps": 1}}, "invalid_request", "recovery.method"),
     "adapters on nothing": (
         {"recovery": {"method": "lora", "lora": {"targets": ["nothing"]}}},
         "invalid_request",
@@ -131,26 +124,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
         "sparsity",
     ),
     "a queue nobody serves": ({"queue": "large"}, "unknown_queue", "queue"),
-    "target: none of the three": ({"sparsity": None, "target": {}}, "invalid_request", "target"),
-    "target: another": ({"sparsity": None, "target": {"flops": 1}}, "invalid_request", "target.flops"),
-    "target: zero": ({"sparsity": None, "target": {"parameters": 0}}, "invalid_request", "target.parameters"),
-    "target: not a number": (
-        {"sparsity": None, "target": {"latency_ratio": "NaN"}},
-        "invalid_request",
-        "target.latency_ratio",
-    ),
     "target: neither": (NO_SPARSITY | STRUCTURED, "invalid_sparsity", "sparsity"),
     "target: both": (STRUCTURED | {"sparsity": 0.2, "target": {"parameters": 5000}}, "invalid_sparsity", "sparsity"),
-    "target: more parameters": (
-        NO_SPARSITY | STRUCTURED | {"target": {"parameters": 6481}},
-        "invalid_target",
-        "target.parameters",
-    ),
-    "target: too few": (
-        NO_SPARSITY | STRUCTURED | {"target": {"parameters": 100}},
-        "invalid_target",
-        "target.parameters",
-    ),
     "target: zeros in a dense file": ({"sparsity": None, "target": {"bytes": 20000}}, "invalid_target", "target.bytes"),
     "target: zeros are no faster": (
         {"sparsity": None, "target": {"latency_ratio": 0.9}},
@@ -163,11 +138,6 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
         "target",
     ),
     "target: recover": (NO_SPARSITY | RECOVER | {"target": {"parameters": 5000}}, "invalid_target", "target"),
-    "target: another fault": (
-        NO_SPARSITY | STRUCTURED | {"parameters": {"round_to": 0}, "target": {"parameters": 5000}},
-        "invalid_parameters",
-        "parameters.round_to",
-    ),
     "metadata": ({"metadata": {"a": 1}}, "invalid_request", "metadata.a"),
 }
 
@@ -188,13 +158,9 @@ def test_what_cannot_be_meant_is_refused_before_it_is_queued(
     assert lasting_api.get("/v1/jobs").json()["data"] == []
 
 
-def test_messages_say_what_would_help(api: TestClient, job_body: dict[str, Any]) -> None:
-    def detail(**change: Any) -> str:
-        answer = api.post("/v1/jobs", json=job_body | change).json()["detail"]
-        assert isinstance(answer, str)
-        return answer
-
-    assert "'tiny'?" in detail(model="tinny") and "'sparsity'?" in detail(sparsty=0.5)
-    assert "model.layers.0.self_attn.q_proj" in detail(sparsity=None, pattern="1:5")
-    too_little = detail(calibration={"dataset": "numbers", "samples": 1000, "sequence_length": 64})
-    assert "64000 tokens" in too_little and "it has" in too_little
+def test_a_message_says_what_would_help(lasting_api: TestClient) -> None:
+    answers = [
+        lasting_api.post("/v1/jobs", json=job_on(model, "numbers") | change).json()["detail"]
+        for model, change in (("tinny", {}), ("tiny", {"sparsty": 0.5}))
+    ]
+    assert "'tiny'?" in answers[0] and "'sparsity'?" in answers[1]

@@ -57,6 +57,14 @@ def test_the_old_key_works_within_the_grace_and_not_after(api: TestClient, sessi
     assert {listed(api)[key["id"]]["state"] for key in (old, new)} == {"expired", "active"}
 
 
+def test_a_rotation_is_answered_once_per_idempotency_key(api: TestClient) -> None:
+    old = make(api)
+    once = {"Idempotency-Key": "once"}
+    answers = [api.post(f"/v1/keys/{old['id']}/rotate", json={}, headers=once).json() for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert sum(key["name"] == "ci" for key in listed(api).values()) == 2
+
+
 def test_without_a_grace_the_old_key_ends_at_once(api: TestClient) -> None:
     old = make(api)
     new = rotate(api, old["id"], grace_seconds=0).json()

@@ -11,8 +11,7 @@ from fastapi.testclient import TestClient
 
 from core.engine.architectures import description, sandboxed
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
-from core.service.registry import check_slots
-from core.service.registry.check_slots import CheckSlots
+from core.service.sources import header_only_folder
 from secateur_wire.errors import PathEscapes, SecateurError, UnusableModel
 from tests.api.test_check_slots import children_watched
 from tests.api.uploading import announced, send_rest, start
@@ -52,18 +51,19 @@ def test_tensors_are_counted_over_all_files(tmp_path: Path, monkeypatch: pytest.
     assert isinstance(describe_source(write_headers(tmp_path / "few", files=2, tensors=50)), UndiscoveredModel)
 
 
-def test_large_headers_are_parsed_by_a_child_in_a_slot(
+def test_headers_are_counted_over_all_files_before_they_are_read_and_large_ones_parsed_by_a_child(
     api: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_slots, "WAIT_SECONDS", 0.05)
-    slots: CheckSlots = api.app.state.api.check_slots  # type: ignore[attr-defined]
-    folder = write_headers(tmp_path / "large", files=2, tensors=1000)
-    with slots.slot("team_1"), slots.slot("team_2"):
+    folder = write_headers(tmp_path / "long", files=4, tensors=100)
+    with monkeypatch.context() as patched, children_watched() as watched:
+        most = 3 * (folder / "model-00000.safetensors").stat().st_size
+        patched.setattr(header_only_folder, "MOST_HEADERS_BYTES", most)
         status, problem = completed(api, folder)
-        assert (status, problem["code"]) == (503, "unavailable") and "2 checks run" in problem["detail"]
+        assert (status, problem["code"]) == (422, "unusable_model")
+        assert f"more than {most} bytes together" in problem["detail"]
+    assert watched()[0] == 0, "something was parsed"
     with children_watched() as watched:
-        (upload,) = api.get("/v1/uploads").json()["data"]
-        assert api.post(f"/v1/uploads/{upload['id']}/complete").status_code == 201
+        assert completed(api, write_headers(tmp_path / "large", files=2, tensors=1000))[0] == 201
     assert watched()[0] == 1
 
 

@@ -10,14 +10,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from core.database import transaction
-from core.service.jobs.quotas import get_team, list_teams
-from core.service.teams.administration import create_team_with_key, set_limits
-from core.service.teams.keys import authenticate
+from core.service.teams.administration import set_limits
 from core.service.teams.quotas import month_start
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from secateur.cli import keys_app
-from secateur_wire.errors import Conflict, NotFound
 from worker.cli import register
 
 Sessions = sessionmaker[Session]
@@ -46,19 +43,6 @@ def test_a_month_used_up_is_429_until_the_next(api: TestClient, sessions: Sessio
     assert api.get("/v1/team").json()["usage"]["device_seconds"] == 3601
 
 
-def test_the_operator_founds_teams_and_sets_their_quotas(sessions: Sessions) -> None:
-    with transaction(sessions) as session:
-        key = create_team_with_key(session, "pruners", {"max_running": 2}, secret=b"secret")
-        assert authenticate(session, key.key, b"secret").role == "admin"
-        with pytest.raises(Conflict):
-            create_team_with_key(session, "pruners", {}, secret=b"secret")
-        pruners = set_limits(session, "pruners", {"max_running": None, "max_stored_bytes": 10})
-        assert get_team(session, pruners).quotas.max_running is None
-        assert [team.name for team in list_teams(session)] == ["pruners"]
-        with pytest.raises(NotFound):
-            set_limits(session, "nobody", {})
-
-
 def test_the_command_line_of_the_operator(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECATEUR_HOME", str(settings.home))
     monkeypatch.setenv("SECATEUR_DATABASE_URL", settings.database_url or "")
@@ -73,6 +57,7 @@ def test_the_command_line_of_the_operator(settings: Settings, monkeypatch: pytes
 
     code, key = run("teams", "create", "pruners", "--max-running", "4", "--max-device-hours", "1.5")
     assert code == 0 and "sct_" in key
+    assert run("teams", "create", "pruners")[0] == 1
     code, table = run("teams", "list")
     assert code == 0 and "0 of 4" in table and "0.0 of 1.5" in table and "default" in table
     code, table = run("teams", "set", "pruners", "--max-running", "none", "--weight", "2")
