@@ -39,11 +39,8 @@ def test_roles_are_read_from_the_environment_and_the_highest_of_a_team_counts(mo
     ("changes", "reason"),
     [
         ({"SECATEUR_OIDC_ISSUER": "http://sso.example.com"}, "must begin with https://"),
-        ({"SECATEUR_OIDC_ISSUER": "https://sso.example.com/?x=1"}, "must have no part after"),
         ({"SECATEUR_OIDC_CLIENT_ID": None}, "SECATEUR_OIDC_CLIENT_ID is needed"),
         ({"SECATEUR_OIDC_ROLES": None}, "nobody belongs to a team"),
-        ({"SECATEUR_OIDC_ROLES": "research=default"}, 'must be JSON such as {"research": "default:admin"}'),
-        ({"SECATEUR_OIDC_ROLES": '{"research": "default"}'}, "no team and role"),
         ({"SECATEUR_OIDC_ROLES": '{"research": "default:owner"}'}, "with the role viewer, member, admin"),
         ({"SECATEUR_OIDC_SCOPES": "profile"}, "must have openid"),
     ],
