@@ -9,28 +9,13 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from api.http import bodies
-from api.http.bodies import BODY_LIMITS, QUICK_BYTES, parse_body
+from api.http.bodies import BODY_LIMITS, parse_body
 from api.openapi.document import operations, required_role
 from api.state import TeamSlots
 from core.service.teams.tokens import new_token
-from core.untrusted_json import parse_json
 from secateur_wire.errors import InvalidRequest
 
 NESTED = b"[" + b"[[[[]]]]," * 10_000 + b"[]]"
-
-
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """The length of each body that is parsed, and the thread that does it."""
-    calls: list[tuple[int, str]] = []
-
-    def note(text: bytes, *arguments: Any, **named: Any) -> Any:
-        calls.append((len(text), threading.current_thread().name))
-        return parse_json(text, *arguments, **named)
-
-    monkeypatch.setattr(bodies, "parse_json", note)
-    return calls
 
 
 class Unread:
@@ -42,12 +27,6 @@ class Unread:
     async def __call__(self) -> dict[str, Any]:
         self.asked += 1
         return {"type": "http.request", "body": NESTED, "more_body": False}
-
-
-def name_of_loop(api: TestClient) -> str:
-    """Return the name of the thread that runs the application's event loop."""
-    assert api.portal is not None
-    return api.portal.call(lambda: threading.current_thread().name)
 
 
 def status_of(app: FastAPI, method: str, path: str, receive: Unread, token: str | None = None) -> int:
@@ -92,16 +71,6 @@ def test_no_body_is_read_before_the_key_is_checked(api: TestClient, viewer_key: 
             assert (status, receive.asked) == (401, 0), (method, path)
     receive = Unread()
     assert status_of(app, "post", "/v1/jobs", receive, viewer_key) == 403 and receive.asked == 0
-
-
-@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/triggers/none/preview", "/v1/triggers/none/fire"])
-def test_a_long_body_is_parsed_once_and_not_by_the_event_loop(
-    api: TestClient, seen: list[tuple[int, str]], path: str
-) -> None:
-    body = json.dumps({"metadata": {"note": "x" * QUICK_BYTES}}).encode()
-    api.post(path, content=body, headers={"Content-Type": "application/json"})
-    assert [length for length, _ in seen] == [len(body)]
-    assert seen[0][1] != name_of_loop(api)
 
 
 @pytest.mark.parametrize(

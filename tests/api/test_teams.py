@@ -5,14 +5,11 @@ from typing import Any
 import pytest
 import typer
 from fastapi.testclient import TestClient
-from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from core.database import transaction
 from core.service.teams.administration import set_limits
-from core.service.teams.quotas import month_start
-from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from secateur.cli import keys_app
 from worker.cli import register
@@ -31,16 +28,6 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(api: TestClient, sessions:
     assert api.post("/v1/jobs", json=job_body, headers={"Idempotency-Key": "once"}).status_code == 201
     assert api.post(f"/v1/jobs/{first}/retry").json()["code"] == "quota_exceeded"
     assert api.get(f"/v1/jobs/{first}").json()["status"] == "cancelled"
-
-
-def test_a_month_used_up_is_429_until_the_next(api: TestClient, sessions: Sessions, job_body: Any) -> None:
-    with transaction(sessions) as session:
-        set_limits(session, "gardeners", {"max_device_seconds": 3600})
-        session.execute(update(TeamRow).values(device_seconds=3601, device_month=month_start()))
-    refused = api.post("/v1/jobs", json=job_body)
-    assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
-    assert 0 < int(refused.headers["Retry-After"]) <= 31 * 24 * 3600
-    assert api.get("/v1/team").json()["usage"]["device_seconds"] == 3601
 
 
 def test_the_command_line_of_the_operator(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

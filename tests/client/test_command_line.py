@@ -1,5 +1,3 @@
-import os
-import pty
 import signal
 import socket
 import subprocess
@@ -13,7 +11,6 @@ from starlette.responses import JSONResponse
 from secateur_wire.job_options import body_of
 from tests.client.command_line import COMMAND, RunHere, environment, secateur
 from tests.client.script import JOB_ID, MOMENT, Script, job, life, model, problem
-from tests.worker.conftest import eventually
 
 GATE_MISSED = {
     "code": "gate_missed",
@@ -191,28 +188,6 @@ def test_a_job_is_shown_in_words(scripted: RunHere, script: Script) -> None:
     assert str(GATE_MISSED["message"]) in shown.out
 
 
-def test_progress_on_a_terminal_is_bars(url: str, script: Script) -> None:
-    script.events = life("succeeded")
-    script.events[3]["data"]["seconds_left"] = [60.0, 90.0]
-    ours, theirs = pty.openpty()
-    drawn: list[str] = []
-    awaited = {5: "left", 8: "4 of 4"}  # before the fifth event goes out, and the eighth
-
-    def wait(sequence: int) -> None:
-        eventually(lambda: awaited.get(sequence, "") in "".join(drawn))
-
-    script.before_event = wait
-    with subprocess.Popen(
-        [COMMAND, "watch", JOB_ID, "--json"], env=environment(url), stdout=subprocess.PIPE, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        _read_all(ours, drawn)
-        assert process.stdout is not None and JOB_ID in process.stdout.read().decode()
-    assert process.returncode == 0
-    for text in ("succeeded", "100 %", "━", "4 of 4", "left", "prune, 0.0 s", "warning: a remark [1, 2]"):
-        assert text in "".join(drawn), drawn[-30:]
-
-
 def test_an_interrupted_watch_leaves_the_job_and_says_so(url: str, script: Script) -> None:
     script.events = life("succeeded")[:4]
     script.stays_open = True
@@ -255,18 +230,6 @@ def test_a_bad_download_fails_and_leaves_no_file(scripted: RunHere, script: Scri
     (tmp_path / "file").touch()
     done = scripted("download", JOB_ID, str(tmp_path / "file"))
     assert done.code == 1 and str(tmp_path / "file") in done.err and "Traceback" not in done.err
-
-
-def _read_all(terminal: int, read: list[str]) -> None:
-    while True:
-        try:
-            piece = os.read(terminal, 65536)
-        except OSError:  # how Linux says that the other side is closed
-            piece = b""
-        if not piece:
-            os.close(terminal)
-            return
-        read.append(piece.decode(errors="replace"))
 
 
 def test_questions_to_answer_are_an_object_within_the_evaluation() -> None:
