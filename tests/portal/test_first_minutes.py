@@ -77,3 +77,23 @@ def test_one_click_in_an_empty_portal_leads_to_the_first_job(
     fulfil(settings, sessions, store, _claim(sessions), tiny_samples())
     ended = live_api.get(f"/v1/samples/{again['id']}").json()
     assert (ended["state"], ended["job_id"]) == ("ready", None), "what is there already is left as it is"
+
+
+def test_samples_that_cannot_be_fetched_are_told_and_those_lost_again_and_again_given_up(
+    live_api: httpx.Client, settings: Settings, sessions: sessionmaker[Session], store: Store
+) -> None:
+    first = live_api.post("/v1/samples", json={"goal": "size"}).json()["id"]
+    assert live_api.post("/v1/samples", json={}).json()["id"] == first, "one at a time"
+    broken = Samples(**{**vars(tiny_samples()), "model": lambda folder, say: write_words(folder / "model").parent})
+    fulfil(settings, sessions, store, _claim(sessions), broken)
+    assert "config.json" in live_api.get(f"/v1/samples/{first}").json()["error"]["message"]
+    again = live_api.post("/v1/samples", json={}).json()["id"]
+    assert again != first
+    for _ in range(queue.MOST_ATTEMPTS):
+        lost = _claim(sessions)
+        with transaction(sessions) as session:
+            assert queue.renew(session, lost, -1)
+    with transaction(sessions) as session:
+        assert queue.claim(session, worker_id="worker_2", lease_seconds=60) is None
+        assert not queue.succeed(session, lost, None), "what was given up is over"
+    assert "ended before they had them" in live_api.get(f"/v1/samples/{again}").json()["error"]["message"]

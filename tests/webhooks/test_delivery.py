@@ -264,3 +264,16 @@ def test_what_ended_long_ago_is_removed(webhooks: Webhooks, receiver: Receiver, 
         service.change_webhook(session, webhooks.team, webhook.id, WebhookChanges(enabled=False))
     webhooks.move_back("webhooks", "disabled_at", 31)
     assert remove_old_deliveries(webhooks.sessions, webhooks.settings) == 1, "for nobody"
+
+
+def test_those_behind_one_that_failed_wait_as_long_as_it_does(webhooks: Webhooks, receiver: Receiver) -> None:
+    webhook = webhooks.add(receiver.url())
+    receiver.answers = [500]
+    job = webhooks.tell(type="job.queued")
+    webhooks.tell(job, type="job.running")
+    assert webhooks.dispatch(webhook_retry_delays=[3600.0]) == 1
+    first, second = webhooks.deliveries(webhook.id)
+    assert second.attempts == 0
+    with transaction(webhooks.sessions) as session:
+        service.replay(session, webhooks.team, webhook.id, first.id)
+    assert webhooks.dispatch() == 2, "once it is delivered, they follow"
