@@ -35,7 +35,6 @@ def wire_types() -> Iterator[type[WireModel]]:
 
 
 TYPES = sorted(wire_types(), key=lambda each: (each.__module__, each.__name__))
-IDS = [each.__name__ for each in TYPES]
 
 
 def plain(kind: Any) -> Any:
@@ -70,16 +69,16 @@ def answer(kind: type[WireModel], *, without: frozenset[str] = frozenset()) -> d
     return {field.alias or name: plain(field.annotation) for name, field in fields if name not in without}
 
 
-@pytest.mark.parametrize("kind", TYPES, ids=IDS)
-def test_what_a_type_writes_it_reads_and_fields_of_a_newer_server_are_kept(kind: type[WireModel]) -> None:
-    read = kind.model_validate(answer(kind))
-    assert read.model_dump(mode="json") == answer(kind)
-    assert kind.model_validate_json(read.model_dump_json()) == read
-    assert read.model_fields_set == kind.model_fields.keys()
-    newer = answer(kind) | {"of_a_newer_server": {"figures": [1, 2.5, None]}}
-    read = kind.model_validate(newer)
-    assert read.model_extra == {"of_a_newer_server": {"figures": [1, 2.5, None]}}
-    assert read.model_dump(mode="json") == newer
+def test_what_a_type_writes_it_reads_and_fields_of_a_newer_server_are_kept() -> None:
+    for kind in TYPES:
+        read = kind.model_validate(answer(kind))
+        assert read.model_dump(mode="json") == answer(kind), kind
+        assert kind.model_validate_json(read.model_dump_json()) == read
+        assert read.model_fields_set == kind.model_fields.keys()
+        newer = answer(kind) | {"of_a_newer_server": {"figures": [1, 2.5, None]}}
+        read = kind.model_validate(newer)
+        assert read.model_extra == {"of_a_newer_server": {"figures": [1, 2.5, None]}}
+        assert read.model_dump(mode="json") == newer, kind
 
 
 LATER: dict[str, set[str]] = {
