@@ -172,6 +172,7 @@ def claim_all(sessions: sessionmaker[Session]) -> int:
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [
+        ({"max_running": None}, 4),
         ({"max_running": 2}, 2),
         ({"max_running": 0}, 0),
         ({"max_running": None, "max_device_seconds": 0}, 0),
