@@ -97,6 +97,9 @@ def test_pods_can_do_as_little_as_compose_s_containers(folder: str) -> None:
                 "capabilities": {"drop": ["ALL"]},
             }, name
             assert each["resources"]["limits"]["memory"] and each["resources"]["requests"]["cpu"], name
+    for name, own in containers(folder).items():
+        context, (user, _, group) = own.pod["spec"]["securityContext"], own.image.user.partition(":")
+        assert [context[key] for key in ("runAsUser", "fsGroup")] == [int(user), int(group)], name
     for account in of_kind(folder, "ServiceAccount").values():
         assert account["automountServiceAccountToken"] is False
     [namespace] = of_kind(folder, "Namespace").values()
