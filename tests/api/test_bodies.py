@@ -9,28 +9,14 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from api.http import bodies
-from api.http.bodies import BODY_LIMITS, QUICK_BYTES, parse_body
+from api.http.bodies import BODY_LIMITS, parse_body
 from api.openapi.document import operations, required_role
 from api.state import TeamSlots
 from core.service.teams.tokens import new_token
-from core.untrusted_json import parse_json
+from core.settings import Settings
 from secateur_wire.errors import InvalidRequest
 
 NESTED = b"[" + b"[[[[]]]]," * 10_000 + b"[]]"
-
-
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """The length of each body that is parsed, and the thread that does it."""
-    calls: list[tuple[int, str]] = []
-
-    def note(text: bytes, *arguments: Any, **named: Any) -> Any:
-        calls.append((len(text), threading.current_thread().name))
-        return parse_json(text, *arguments, **named)
-
-    monkeypatch.setattr(bodies, "parse_json", note)
-    return calls
 
 
 class Unread:
@@ -42,12 +28,6 @@ class Unread:
     async def __call__(self) -> dict[str, Any]:
         self.asked += 1
         return {"type": "http.request", "body": NESTED, "more_body": False}
-
-
-def name_of_loop(api: TestClient) -> str:
-    """Return the name of the thread that runs the application's event loop."""
-    assert api.portal is not None
-    return api.portal.call(lambda: threading.current_thread().name)
 
 
 def status_of(app: FastAPI, method: str, path: str, receive: Unread, token: str | None = None) -> int:
@@ -92,16 +72,6 @@ def test_no_body_is_read_before_the_key_is_checked(api: TestClient, viewer_key: 
             assert (status, receive.asked) == (401, 0), (method, path)
     receive = Unread()
     assert status_of(app, "post", "/v1/jobs", receive, viewer_key) == 403 and receive.asked == 0
-
-
-@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/triggers/none/preview", "/v1/triggers/none/fire"])
-def test_a_long_body_is_parsed_once_and_not_by_the_event_loop(
-    api: TestClient, seen: list[tuple[int, str]], path: str
-) -> None:
-    body = json.dumps({"metadata": {"note": "x" * QUICK_BYTES}}).encode()
-    api.post(path, content=body, headers={"Content-Type": "application/json"})
-    assert [length for length, _ in seen] == [len(body)]
-    assert seen[0][1] != name_of_loop(api)
 
 
 @pytest.mark.parametrize(
@@ -164,3 +134,68 @@ def test_a_team_that_holds_its_slots_holds_up_nobody_else() -> None:
         assert await asyncio.gather(*slow) == ["slow"] * 10
 
     asyncio.run(scenario())
+
+
+PROBLEM = "application/problem+json"
+
+
+def problem_of(response: Any, status: int, code: str, param: str | None = None) -> dict[str, Any]:
+    assert response.headers["content-type"] == PROBLEM, response.text
+    problem: dict[str, Any] = response.json()
+    assert (response.status_code, problem["status"], problem["code"], problem["param"]) == (status, status, code, param)
+    assert problem["type"] == f"urn:secateur:problem:{code}" and problem["title"] and problem["detail"]
+    return problem
+
+
+def test_unknown_routes_and_methods_are_problem_documents(api: TestClient) -> None:
+    assert problem_of(api.get("/nowhere"), 404, "not_found")["instance"] == "/nowhere"
+    problem_of(api.get("/v1/jobs/"), 404, "not_found")
+    response = api.put("/v1/jobs")
+    problem_of(response, 405, "method_not_allowed")
+    assert "GET" in response.headers["allow"] or "POST" in response.headers["allow"]
+
+
+def test_validation_errors_name_every_field(api: TestClient) -> None:
+    response = api.post("/v1/jobs", json={"model": "a", "calibration": {"dataset": "b", "samples": "many"}, "x": 1})
+    problem = problem_of(response, 422, "invalid_request", "method")
+    assert {each["param"] for each in problem["errors"]} == {"method", "calibration.samples", "x"}
+    problem_of(api.get("/v1/jobs?limit=0"), 422, "invalid_request", "limit")
+    problem_of(api.post("/v1/jobs", json=[1]), 422, "invalid_request")
+    problem_of(api.post("/v1/jobs"), 422, "invalid_request")
+    problem_of(api.post("/v1/jobs", content=b"{}", headers={"Content-Type": "text/plain"}), 422, "invalid_request")
+
+
+BODIES = {
+    "nan": b'{"sparsity": NaN}',
+    "infinity": b'{"sparsity": 1e999}',
+    "nul": rb'{"model": "a\u0000"}',
+    "deep closed list": b'{"parameters":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+    "forty levels": b'{"parameters":' + b"[" * 40 + b"]" * 40 + b"}",
+    "huge integer": b'{"priority": ' + b"9" * 5_000 + b"}",
+    "empty": b"",
+    "null": b"null",
+    "string": b'"a"',
+}
+
+
+def test_a_body_nobody_can_mean_is_a_problem_never_a_crash(api: TestClient) -> None:
+    for path in ("/v1/jobs", "/v1/models/inspect", "/v1/keys", "/v1/models", "/v1/datasets"):
+        for name, body in BODIES.items():
+            response = api.post(path, content=body, headers={"Content-Type": "application/json"})
+            assert (response.status_code, response.headers["content-type"]) == (422, PROBLEM), (path, name)
+
+
+def test_a_body_that_is_too_long_is_413(api: TestClient, settings: Settings) -> None:
+    long = json.dumps({"model": "a" * settings.max_body_bytes}).encode()
+    problem_of(api.post("/v1/jobs", content=long), 413, "payload_too_large")
+
+    def chunks() -> Any:
+        for start in range(0, len(long), 65536):
+            yield long[start : start + 65536]
+
+    problem_of(api.post("/v1/jobs", content=chunks()), 413, "payload_too_large")
+
+
+def test_nul_characters_in_addresses_are_refused(api: TestClient) -> None:
+    for path in ("/v1/jobs/a%00b", "/v1/jobs?model=a%00b", "/v1/jobs?metadata.a=%00", "/v1/models/%00"):
+        assert api.get(path).status_code == 422

@@ -109,18 +109,6 @@ def test_a_stream_is_taken_up_after_the_last_event(
     assert [event.id for event in stream(live_api, job)] == ["1", "2", "3", "4", "5"]
 
 
-def test_a_stream_goes_on_through_a_retry(live_api: httpx.Client, job_body: dict[str, Any], sessions: Sessions) -> None:
-    job = submit(live_api, job_body)
-    live_api.post(f"/v1/jobs/{job}/cancel").raise_for_status()
-    live_api.post(f"/v1/jobs/{job}/retry").raise_for_status()
-    statuses = []
-    for event in stream(live_api, job):
-        statuses.append(json.loads(event.data)["data"]["status"])
-        if len(statuses) == 3:
-            live_api.post(f"/v1/jobs/{job}/cancel").raise_for_status()
-    assert statuses == ["queued", "cancelled", "queued", "cancelled"]
-
-
 def test_a_stream_survives_the_loss_of_its_database_connection(
     live_api: httpx.Client, job_body: dict[str, Any], settings: Settings
 ) -> None:

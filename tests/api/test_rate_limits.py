@@ -1,24 +1,31 @@
 """How many requests a key may make, and an address without one."""
 
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from api.app import create_app
 from api.process.rate_limits import Rates
 from core.logs import configure_logs
+from core.service.jobs.broker import broker_answers, celery_app
+from core.service.jobs.hints import Hints
 from core.service.teams.tokens import new_token
 from core.settings import Settings
 from secateur_wire.errors import RateLimited
 from tests.conftest import bearer
-from tests.worker.conftest import eventually
-from worker.processes import spawn
+from tests.worker.redis_server import RedisServer, redis_running
 
 BURST = 5
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_running(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture
@@ -74,15 +81,6 @@ def test_addresses_of_one_network_are_limited_together(settings: Settings) -> No
     rates.count_failure("192.0.2.2")
 
 
-def test_the_minute_is_limited_as_well(settings: Settings) -> None:
-    rates = Rates(settings.model_copy(update={"requests_per_minute": 8, "requests_burst": 100}))
-    assert allowed(rates, "a", 20) == 8
-    with pytest.raises(RateLimited) as refused:
-        rates.count_request("a")
-    assert 0 < refused.value.retry_after <= 60 and "8 per 1 minute" in refused.value.message
-    assert allowed(rates, "b", 20) == 8
-
-
 def test_while_redis_is_away_nothing_is_limited_and_that_is_told_once(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,26 +93,31 @@ def test_while_redis_is_away_nothing_is_limited_and_that_is_told_once(
     assert [record.levelname for record in caplog.records if record.name == "api.process.rate_limits"] == ["WARNING"]
 
 
-@pytest.fixture
-def redis_url(tmp_path: Path) -> Iterator[str]:
-    server = shutil.which("redis-server")
-    if server is None:
-        pytest.skip("redis-server is not installed")
-    path = tmp_path / "redis.sock"
-    child = spawn([server, "--port", "0", "--unixsocket", str(path), "--save", ""], name="redis", folder=tmp_path)
-    try:
-        eventually(path.exists)
-        yield f"unix://{path}"
-    finally:
-        child.end(5)
-
-
-def test_processes_count_together_in_redis(settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_count_together_in_redis(
+    settings: Settings, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("api.process.rate_limits._REDIS_SECONDS", 60.0)
-    shared = settings.model_copy(update={"broker_url": redis_url, "requests_per_minute": 8, "requests_burst": 100})
+    shared = settings.model_copy(update={"broker_url": redis.url, "requests_per_minute": 8, "requests_burst": 100})
     first, second = Rates(shared), Rates(shared)
     assert allowed(first, "a", 5) == 5
     assert allowed(second, "a", 20) == 3
     with pytest.raises(RateLimited):
         first.count_request("a")
     assert allowed(second, "b", 20) == 8
+
+
+@pytest.mark.parametrize("user", ["", "default@", "default:another@"])
+def test_a_password_of_redis_that_no_url_could_hold_gets_hints_and_rates_through(
+    settings: Settings, redis: RedisServer, user: str
+) -> None:
+    password = "a p@ss/word:50%#?"
+    redis.client.config_set("requirepass", password)
+    redis.client.auth(password)
+    update = {"broker_url": redis.url.replace("redis://", f"redis://{user}"), "requests_burst": 1}
+    trusted = settings.model_copy(update=update | {"broker_password": SecretStr(password)})
+    with celery_app(settings.model_copy(update=update)) as without, celery_app(trusted) as app:
+        assert broker_answers(app) and not broker_answers(without)
+        hints = Hints(app)
+        hints.send("job_1", "default")
+        assert hints.count_waiting("default") == 1
+    assert allowed(Rates(trusted), "a", 2) == 1

@@ -5,13 +5,9 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import update
-from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import transaction
 from core.engine.architectures.heterogeneous import per_layer_config
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
-from core.service.jobs.tables import JobRow
 from core.settings import Settings
 from tests.model_folders import write_llama, write_text
 
@@ -118,29 +114,18 @@ def test_a_text_is_registered_in_each_format(api: TestClient, settings: Settings
     [
         ("datasets", {"vocabulary": {"datasets": ["spare"]}}),
         ("models", {"method": "recover", "sparsity": None, "recovery": {"method": "distill", "teacher": "spare"}}),
-        ("datasets", {"recovery of images": "spare"}),
     ],
 )
 def test_a_job_that_is_not_over_keeps_all_that_it_reads(
-    api: TestClient,
-    settings: Settings,
-    sessions: sessionmaker[Session],
-    job_body: dict[str, Any],
-    kind: str,
-    change: dict[str, Any],
+    api: TestClient, settings: Settings, job_body: dict[str, Any], kind: str, change: dict[str, Any]
 ) -> None:
     if kind == "models":
         place = write_llama(settings.models_root / "spare", seed=1)
     else:
         place = write_text(settings.datasets_root / "spare.txt")
     api.post(f"/v1/{kind}", json={"name": "spare", "path": str(place.resolve())}).raise_for_status()
-    images = change.pop("recovery of images", None)
     job = api.post("/v1/jobs", json=job_body | change)
     assert job.status_code == 201, job.text
-    if images is not None:  # a classifier that can be trained would take longer to make than the rest of the test
-        with transaction(sessions) as session:
-            sources = {"images": {"calibration": None, "evaluation": [], "recovery": {"name": images}}}
-            session.execute(update(JobRow).values(sources=sources))
     refused = api.delete(f"/v1/{kind}/spare")
     assert refused.status_code == 409 and job.json()["id"] in refused.json()["detail"]
     api.post(f"/v1/jobs/{job.json()['id']}/cancel").raise_for_status()

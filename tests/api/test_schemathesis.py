@@ -46,7 +46,7 @@ RUNS = {
 """The calls that are made, one after another."""
 SECONDS = {"with a key": 4, "without a key": 1, "with a key, on keys": 1}
 """The budget of all phases together."""
-NIGHTLY_SECONDS = 120
+NIGHTLY_SECONDS = 40
 IN_ONE_PROCESS = """
 import json, sys
 from schemathesis.cli import schemathesis
@@ -100,6 +100,7 @@ def garden(
     "seconds", [SECONDS, pytest.param(dict.fromkeys(RUNS, NIGHTLY_SECONDS), marks=pytest.mark.nightly)],
     ids=["some", "many"],
 )  # fmt: skip
+@pytest.mark.timeout(600)  # whatever others have: on a busy machine one answer alone may take a minute
 def test_no_request_gets_an_answer_the_document_does_not_promise(
     live_api: httpx.Client, admin_key: str, tmp_path: Path, seconds: dict[str, int]
 ) -> None:
@@ -119,7 +120,7 @@ def test_no_request_gets_an_answer_the_document_does_not_promise(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120 + sum(seconds.values()),
+        timeout=300 + sum(seconds.values()),
         check=False,
     )
     told = ended.stdout[-20_000:] + ended.stderr[-2_000:]

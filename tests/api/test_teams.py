@@ -1,23 +1,23 @@
-"""A team sees its quotas and cannot change them; what is over them is refused."""
+"""A team sees its quotas and cannot change them, and what is over them is refused; its token of the hub is written by
+its admins, and shown to nobody.
+"""
 
+from contextlib import closing
 from typing import Any
 
+import httpx
 import pytest
 import typer
 from fastapi.testclient import TestClient
-from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from core.database import transaction
-from core.service.jobs.quotas import get_team, list_teams
-from core.service.teams.administration import create_team_with_key, set_limits
-from core.service.teams.keys import authenticate
-from core.service.teams.quotas import month_start
-from core.service.teams.tables import TeamRow
+from core.service.teams.administration import set_limits
 from core.settings import Settings
 from secateur.cli import keys_app
-from secateur_wire.errors import Conflict, NotFound
+from tests.client.command_line import RunHere
+from tests.portal.browserless import Browserless
 from worker.cli import register
 
 Sessions = sessionmaker[Session]
@@ -36,29 +36,6 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(api: TestClient, sessions:
     assert api.get(f"/v1/jobs/{first}").json()["status"] == "cancelled"
 
 
-def test_a_month_used_up_is_429_until_the_next(api: TestClient, sessions: Sessions, job_body: Any) -> None:
-    with transaction(sessions) as session:
-        set_limits(session, "gardeners", {"max_device_seconds": 3600})
-        session.execute(update(TeamRow).values(device_seconds=3601, device_month=month_start()))
-    refused = api.post("/v1/jobs", json=job_body)
-    assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
-    assert 0 < int(refused.headers["Retry-After"]) <= 31 * 24 * 3600
-    assert api.get("/v1/team").json()["usage"]["device_seconds"] == 3601
-
-
-def test_the_operator_founds_teams_and_sets_their_quotas(sessions: Sessions) -> None:
-    with transaction(sessions) as session:
-        key = create_team_with_key(session, "pruners", {"max_running": 2}, secret=b"secret")
-        assert authenticate(session, key.key, b"secret").role == "admin"
-        with pytest.raises(Conflict):
-            create_team_with_key(session, "pruners", {}, secret=b"secret")
-        pruners = set_limits(session, "pruners", {"max_running": None, "max_stored_bytes": 10})
-        assert get_team(session, pruners).quotas.max_running is None
-        assert [team.name for team in list_teams(session)] == ["pruners"]
-        with pytest.raises(NotFound):
-            set_limits(session, "nobody", {})
-
-
 def test_the_command_line_of_the_operator(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECATEUR_HOME", str(settings.home))
     monkeypatch.setenv("SECATEUR_DATABASE_URL", settings.database_url or "")
@@ -73,6 +50,7 @@ def test_the_command_line_of_the_operator(settings: Settings, monkeypatch: pytes
 
     code, key = run("teams", "create", "pruners", "--max-running", "4", "--max-device-hours", "1.5")
     assert code == 0 and "sct_" in key
+    assert run("teams", "create", "pruners")[0] == 1
     code, table = run("teams", "list")
     assert code == 0 and "0 of 4" in table and "0.0 of 1.5" in table and "default" in table
     code, table = run("teams", "set", "pruners", "--max-running", "none", "--weight", "2")
@@ -83,3 +61,41 @@ def test_the_command_line_of_the_operator(settings: Settings, monkeypatch: pytes
         assert run("teams", "set", "pruners", *words)[0] == 2, words
     assert run("teams", "set", "nobody", "--weight", "2")[0] == 1
     assert run("keys", "list", "--team", "nobody")[0] == 1
+
+
+PATH = "/v1/team/hub-token"
+TOKEN = "hf_a_token_that_reads"
+
+
+@pytest.mark.parametrize("token", ["hf_two words", "hf_line\n", "", "hf_ü", 7, None])
+def test_what_can_be_no_token_is_refused_and_not_quoted(lasting_api: TestClient, token: Any) -> None:
+    refused = lasting_api.put(PATH, json={"token": token})
+    assert (refused.status_code, refused.json()["param"]) == (422, "token")
+    assert not isinstance(token, str) or not token or token not in refused.text
+    assert lasting_api.get(PATH).json()["used"] is None
+
+
+def test_the_command_line_takes_it_from_the_environment(
+    here: RunHere, live_api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "without a token" in here("hub-token", "show").out
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    unset = here("hub-token", "set")
+    assert unset.code == 2 and "HF_TOKEN" in unset.err
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    said = here("hub-token", "set")
+    assert "the team's own token" in said.out and TOKEN not in said.out + said.err
+    assert live_api.get(PATH).json()["used"] == "team"
+    assert "without a token" in here("hub-token", "remove").out
+
+
+def test_the_portal_sets_it_and_never_sends_it_back(live_api: httpx.Client, admin_key: str) -> None:
+    with closing(Browserless(live_api, admin_key)) as browserless:
+        assert "Private or gated models on the hub cannot be pruned" in browserless.http.get("/portal/team").text
+        refused = browserless.post("/portal/team", "/portal/team/hub-token", {"token": "two words"})
+        assert refused.status_code == 422 and "holds spaces" in refused.text and "two words" not in refused.text
+        assert browserless.post("/portal/team", "/portal/team/hub-token", {"token": TOKEN}).status_code == 303
+        page = browserless.http.get("/portal/team").text
+        assert "own, set" in page and TOKEN not in page
+        browserless.post("/portal/team", "/portal/team/hub-token/remove", {})
+    assert live_api.get(PATH).json()["used"] is None

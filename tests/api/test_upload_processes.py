@@ -4,9 +4,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
@@ -20,6 +22,7 @@ from core.storage import Store
 from tests.api.uploading import announced, send, send_rest, start
 from tests.conftest import bearer
 from tests.model_folders import write_llama
+from worker.processes import peak_resident_bytes
 
 PART = 4096
 
@@ -108,3 +111,23 @@ def test_an_upload_outlives_the_api_process(
     assert client.post(f"/v1/uploads/{upload['id']}/complete").status_code == 201
     assert client.get("/v1/models/sent").json()["revision"] == content_hash(folder)
     assert list(store.children("uploads")) == []
+
+
+@pytest.mark.parametrize("settings", [16 * 2**20], indirect=True)
+def test_the_api_does_not_grow_with_what_is_sent(start_api: StartApi) -> None:
+    """192 MiB by four clients at once."""
+    process, client = start_api()
+    part = bytes(8 * 2**20)
+    size = 6 * len(part)
+
+    def upload(number: int, parts: int) -> None:
+        file = {"path": "a.txt", "bytes": size, "sha256": "0" * 64}
+        sent = start(client, {"kind": "dataset", "name": f"text-{number}", "files": [file]})["id"]
+        for offset in range(0, parts * len(part), len(part)):
+            send(client, sent, "a.txt", offset, part).raise_for_status()
+
+    upload(0, parts=1)
+    before = psutil.Process(process.pid).memory_info().rss
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: upload(number, parts=6), range(1, 5)))
+    assert peak_resident_bytes(process.pid) - before < 96 * 2**20

@@ -1,7 +1,6 @@
 """Script of the scripted server: its answers, in the shapes of the API, and the requests it has seen."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,10 +41,6 @@ class Script:
     """Events after which the stream closes in good order, though more are there."""
     replays: int = 0
     """Events sent again on every connection."""
-    before_event: Callable[[int], None] | None = None
-    """Called with its sequence before an event goes out, which then go out one at a time."""
-    slow_seconds: float = 0
-    """Before a job is shown."""
     stays_open: bool = False
     """The stream goes on behind its last event until the server stops."""
     files: dict[str, bytes] = field(default_factory=dict)

@@ -75,9 +75,6 @@ def _app() -> FastAPI:
 
     @app.get("/v1/jobs/{job_id}")
     def get_job(script: Scripted, job_id: str) -> Response:
-        deadline = time.monotonic() + script.slow_seconds
-        while not script.stopping and time.monotonic() < deadline:
-            time.sleep(0.01)
         if job_id != JOB_ID:
             return problem(404, "not_found", f"there is no job '{job_id}'")
         return JSONResponse(script.job)
@@ -138,12 +135,7 @@ def _page(items: list[dict[str, Any]], after: int, size: int) -> dict[str, Any]:
 
 
 def _stream(script: Script, body: bytes, cut: int | None) -> Iterator[bytes]:
-    if script.before_event:
-        for number, each in enumerate(body.split(b"\n\n")[:-1], start=-1):  # behind the pause and the comment
-            script.before_event(number)
-            yield each + b"\n\n"
-    else:
-        yield from _pieces(body, cut)
+    yield from _pieces(body, cut)
     while script.stays_open and not script.stopping:
         time.sleep(0.02)
         yield b": alive\n\n"

@@ -89,14 +89,3 @@ def test_a_deletion_whose_answer_was_lost_is_done(service: Client, cuts: Cuts, t
     assert not list(service.datasets()) and not list(service.models())
     with pytest.raises(errors.NotFound):
         service.delete_model("oak")
-
-
-def test_a_file_that_is_no_longer_what_was_announced_is_refused(service: Client, tmp_path: Path) -> None:
-    file = write_text(tmp_path / "leaves.txt", words=6000)
-
-    def change(progress: UploadProgress) -> None:
-        if progress.doing == "sending" and progress.done == PART:
-            file.write_bytes(b"x" * file.stat().st_size)
-
-    with pytest.raises(errors.UploadRefused, match="SHA-256"):
-        service.upload_dataset("leaves", file, on_progress=change)

@@ -1,5 +1,3 @@
-import os
-import pty
 import signal
 import socket
 import subprocess
@@ -10,10 +8,9 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
-from secateur_wire.job_options import body_of, job_options, option_for
+from secateur_wire.job_options import body_of
 from tests.client.command_line import COMMAND, RunHere, environment, secateur
 from tests.client.script import JOB_ID, MOMENT, Script, job, life, model, problem
-from tests.worker.conftest import eventually
 
 GATE_MISSED = {
     "code": "gate_missed",
@@ -45,12 +42,6 @@ def test_the_exit_code_says_how_the_job_ended(
     if code:
         why = (script.job["error"] or {"message": "was cancelled"})["message"]
         assert why in waited.err and why in watched.err
-
-
-def test_the_process_ends_with_that_code(url: str, script: Script) -> None:
-    script.job = job(status="failed", error=GATE_MISSED)
-    script.events = life("failed")
-    assert secateur(url, "watch", JOB_ID).code == 3
 
 
 def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -> None:
@@ -111,10 +102,6 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
     }
     scripted("submit", "m", "--method", "magnitude", "--sparsity", "0")
     assert script.requests("POST", "/v1/jobs")[1].body == {"model": "m", "method": "magnitude", "sparsity": 0.0}
-    for target, value in (("parameters=1e8", 1e8), ("latency_ratio=0.7", 0.7)):
-        scripted("submit", "m", "--method", "depth", "--target", target)
-        body = {"model": "m", "method": "depth", "target": {target.partition("=")[0]: value}}
-        assert script.requests("POST", "/v1/jobs")[-1].body == body
     scripted("submit", "m", "--method", "frontier", "--target", "decode_ratio=0.65", "--target", "engine=llama-cpp")
     assert script.requests("POST", "/v1/jobs")[-1].body["target"] == {"decode_ratio": 0.65, "engine": "llama-cpp"}
 
@@ -123,16 +110,11 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
     ("arguments", "said"),
     [
         ("submit --method wanda", "--body FILE"),
-        ("submit m --body job.json", "leave the model"),
         ("submit --body /nowhere/job.json", "/nowhere/job.json"),
         ("submit m --method wanda --sparsity much", "--sparsity"),
         ("submit m --method wanda --parameter block_size", "NAME=VALUE"),
         ("submit m --method wanda --parameter a=1 --parameter a=2", "given twice"),
         ("submit m --method wanda --calibration-samples 8", "--calibration"),
-        ("submit m --method wanda --evaluation-samples 8", "--evaluation"),
-        ("submit m --method wanda --recovery-steps 5", "--recovery METHOD"),
-        ("submit m --method depth --target 1e8", "NAME=VALUE"),
-        ("jobs --status sleeping", "sleeping"),
         ("methods alchemy", "alchemy"),
     ],
 )
@@ -204,41 +186,6 @@ def test_a_job_is_shown_in_words(scripted: RunHere, script: Script) -> None:
     for text in ("perplexity on articles", "56.2", "× 2.25", "134.5 M", "50.00%", "80.0 s", "1.0 GB", "commit=abc"):
         assert text in shown.out
     assert str(GATE_MISSED["message"]) in shown.out
-    figures = {"dense": 25.0, "before_recovery": 162.1, "pruned": 78.7, "ratio": 3.148, "sequence_length": 512}
-    script.job = job(recovery={"method": "lora", "steps": 200}, metrics={"perplexity": {"articles": figures}})
-    recovered = scripted("show", JOB_ID).out
-    for text in ("lora, 200 steps", "before recovery", "162.1", "× 6.48", "78.7", "× 3.15"):
-        assert text in recovered
-
-
-def test_progress_without_a_terminal_is_lines_on_stderr(url: str, script: Script) -> None:
-    script.events = life("succeeded")
-    watched = secateur(url, "watch", JOB_ID)
-    for text in ("queued", "running", "prune", "50%  block 2 of 4", "warning: a remark [1, 2]", "succeeded"):
-        assert text in watched.err
-    assert "block" not in watched.out and "perplexity on articles" in watched.out
-
-
-def test_progress_on_a_terminal_is_bars(url: str, script: Script) -> None:
-    script.events = life("succeeded")
-    script.events[3]["data"]["seconds_left"] = [60.0, 90.0]
-    ours, theirs = pty.openpty()
-    drawn: list[str] = []
-    awaited = {5: "left", 8: "4 of 4"}  # before the fifth event goes out, and the eighth
-
-    def wait(sequence: int) -> None:
-        eventually(lambda: awaited.get(sequence, "") in "".join(drawn))
-
-    script.before_event = wait
-    with subprocess.Popen(
-        [COMMAND, "watch", JOB_ID, "--json"], env=environment(url), stdout=subprocess.PIPE, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        _read_all(ours, drawn)
-        assert process.stdout is not None and JOB_ID in process.stdout.read().decode()
-    assert process.returncode == 0
-    for text in ("succeeded", "100 %", "━", "4 of 4", "left", "prune, 0.0 s", "warning: a remark [1, 2]"):
-        assert text in "".join(drawn), drawn[-30:]
 
 
 def test_an_interrupted_watch_leaves_the_job_and_says_so(url: str, script: Script) -> None:
@@ -261,16 +208,6 @@ def test_an_interrupted_watch_leaves_the_job_and_says_so(url: str, script: Scrip
     assert not script.requests("POST", f"/v1/jobs/{JOB_ID}/cancel")
 
 
-def test_download_says_what_arrived(scripted: RunHere, script: Script, tmp_path: Path) -> None:
-    script.files = {"model.safetensors": b"x" * 5000, "secateur.json": b"{}"}
-    script.file_cuts = [2000]
-    done = scripted("download", JOB_ID, str(tmp_path / "artifact"))
-    assert done.code == 0 and "2 files, 5.0 kB, verified" in done.out
-    assert (tmp_path / "artifact" / "model.safetensors").read_bytes() == b"x" * 5000
-    again = scripted("download", JOB_ID, str(tmp_path / "artifact"), "--json").json
-    assert [file["path"] for file in again["files"]] == ["model.safetensors", "secateur.json"]
-
-
 def test_added_files_are_downloaded_alone(scripted: RunHere, script: Script, tmp_path: Path) -> None:
     folder = tmp_path / "artifact"
     script.files = {f"model-{each}.gguf": b"x" for each in ("F16", "Q8_0")} | {"secateur.json": b"{}"}
@@ -280,16 +217,8 @@ def test_added_files_are_downloaded_alone(scripted: RunHere, script: Script, tmp
     assert done.code == 0 and [each.name for each in folder.iterdir()] == ["model-Q8_0.gguf"]
     everything = scripted("download", JOB_ID, str(folder), "--format", "gguf", "--json").json
     assert [each["path"] for each in everything["files"]] == ["model-F16.gguf", "model-Q8_0.gguf"]
-    for options, said in (
-        (("--format", "gguf", "--type", "Q4_K_M"), "no gguf of Q4_K_M; it has gguf of F16, Q8_0"),
-        (("--format", "onnx"), "no onnx file; it has gguf of F16, Q8_0"),
-        (("--type", "F16"), "needs --format"),
-        (("--unpack", "--format", "gguf"), "leave --format out"),
-    ):
-        done = scripted("download", JOB_ID, str(folder), *options)
-        assert done.code and said in " ".join(done.err.split())
-    script.job = job()
-    assert "it has no added files" in scripted("download", JOB_ID, str(folder), "--format", "gguf").err
+    lacking = scripted("download", JOB_ID, str(folder), "--format", "gguf", "--type", "Q4_K_M")
+    assert lacking.code and "no gguf of Q4_K_M; it has gguf of F16, Q8_0" in " ".join(lacking.err.split())
 
 
 def test_a_bad_download_fails_and_leaves_no_file(scripted: RunHere, script: Script, tmp_path: Path) -> None:
@@ -301,30 +230,6 @@ def test_a_bad_download_fails_and_leaves_no_file(scripted: RunHere, script: Scri
     (tmp_path / "file").touch()
     done = scripted("download", JOB_ID, str(tmp_path / "file"))
     assert done.code == 1 and str(tmp_path / "file") in done.err and "Traceback" not in done.err
-
-
-def _read_all(terminal: int, read: list[str]) -> None:
-    while True:
-        try:
-            piece = os.read(terminal, 65536)
-        except OSError:  # how Linux says that the other side is closed
-            piece = b""
-        if not piece:
-            os.close(terminal)
-            return
-        read.append(piece.decode(errors="replace"))
-
-
-def test_a_parameter_keeps_its_own_seed() -> None:
-    given = {"--parameter": ["seed=5"], "--seed": 7, "--calibration": "a"}
-    assert body_of(given) == {"parameters": {"seed": 5}, "calibration": {"dataset": "a", "seed": 7}}
-
-
-def test_a_refused_object_is_told_the_options_that_write_it() -> None:
-    assert option_for("evaluation") == "--evaluation NAME"
-    assert option_for("gates") == "--max-perplexity-ratio, --max-bits-per-byte-ratio, --max-accuracy-drop and the like"
-    assert option_for("queue") is None and option_for(None) is None
-    assert all(option_for(each.path) for each in job_options().values() if each.field is None)
 
 
 def test_questions_to_answer_are_an_object_within_the_evaluation() -> None:

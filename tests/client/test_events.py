@@ -38,13 +38,6 @@ def test_no_event_is_lost_or_doubled_wherever_the_connection_breaks(
         assert sequences(list(client.events(JOB_ID))) == list(range(1, 10)), cut
 
 
-def test_a_stream_that_closes_in_good_order_before_the_end_is_opened_again(client: Client, script: Script) -> None:
-    script.job = job(status="running")
-    script.events = life("succeeded")
-    script.closes_after = [2, 0, 3]
-    assert sequences(list(client.events(JOB_ID))) == list(range(1, 10))
-
-
 def test_a_retry_behind_an_end_is_part_of_the_story(client: Client, script: Script) -> None:
     script.events = life("failed", "succeeded")
     assert sequences(list(client.events(JOB_ID))) == list(range(1, 19))
@@ -103,11 +96,3 @@ def test_what_is_no_event_stream_is_recognised(client: Client, script: Script) -
     script.answers[f"GET {PATH}"] = Response(b"data: hello\n\n", media_type="text/event-stream")
     with pytest.raises(errors.UnexpectedAnswer, match="cannot read: hello"):
         next(client.events(JOB_ID))
-
-
-def test_waiting_hands_on_each_event_and_returns_the_job_as_it_ended(client: Client, script: Script) -> None:
-    script.events = life("succeeded")
-    script.event_cuts = [300, 500]
-    found: list[Event] = []
-    assert client.wait(JOB_ID, on_event=found.append).status == "succeeded"
-    assert sequences(found) == list(range(1, 10))

@@ -175,15 +175,6 @@ def test_a_submission_whose_answer_never_came_is_no_second_job(
     assert len(live_api.get("/v1/jobs").json()["data"]) == 1 and (out / "model.safetensors").is_file()
 
 
-def test_a_submission_that_the_server_refused_leaves_nothing(
-    live_api: httpx.Client, model: str, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    viewer = live_api.post("/v1/keys", json={"name": "looks on", "role": "viewer"}).json()["key"]
-    refused = run_here(str(live_api.base_url), viewer, monkeypatch, capsys)("prune", model, "-o", str(out), *ASKED)
-    assert refused.code == 2 and "forbidden" in refused.err and "to go on" not in refused.err, refused.err
-    assert not out.exists()
-
-
 def test_a_job_that_ends_badly_leaves_what_goes_on(
     here: RunHere, sessions: sessionmaker[Session], oak: Path, out: Path, finish: Callable[[], str | None]
 ) -> None:

@@ -19,8 +19,6 @@ MISSED = {
 }
 LOST = {"code": "out_of_memory", "message": "8 GB \x1b were | not `enough`", "param": None, "retryable": False}
 RUNNING: dict[str, Any] = {"status": "running", "finished_at": None, "metrics": None}
-RETRIED = RUNNING | {"status": "queued", "metrics": job()["metrics"]}
-"""A job with the figures of the attempt before."""
 ROWS: list[dict[str, Any]] = [
     {"gate": "max_perplexity_ratio", "limit": 2.4, "figure": 2.248, "on": "articles", "kept": True, "message": "kept"},
     {"gate": "max_bytes", "limit": 500_000_000, "figure": 269_060_552, "on": None, "kept": True, "message": "kept"},
@@ -66,19 +64,6 @@ def test_the_end_is_written_where_it_is_waited_for_and_the_code_is_3(
     assert again.read_text() == files["junit"].read_text()
 
 
-def test_a_comment_shows_dense_beside_pruned_and_every_gate(scripted: RunHere, missed: Script, url: str) -> None:
-    shown = scripted("summary", JOB_ID).out
-    assert shown.startswith("### ✗ smollm2-135m, wanda unstructured 50.00%: 1 of 3 gates missed\n")
-    for line in (
-        "| perplexity on articles | 25 | 56.2 | × 2.25 |",
-        r"| max\_perplexity\_ratio on articles | 2.4 | 2.248 | ✓ |",
-        r"| max\_bytes | 500,000,000 | 269,060,552 | ✓ |",
-        r"| max\_latency\_ratio | 0.5 | 0.9 | ✗ |",
-        f"[{JOB_ID}]({url}/portal/jobs/{JOB_ID})",
-    ):
-        assert line in shown.splitlines()
-
-
 def test_a_test_report_has_a_case_for_each_gate(missed: Script) -> None:
     summary = summarise(Job.model_validate(missed.job), Report.model_validate(missed.report), url="http://server")
     (suite,) = JUnitXml.fromstring(summary.junit())
@@ -105,8 +90,6 @@ def test_a_test_report_has_a_case_for_each_gate(missed: Script) -> None:
         ),
         ({"status": "cancelled"}, "cancelled", 1, "cancelled"),
         (RUNNING, "unfinished", 1, "### … smollm2-135m, wanda unstructured 50.00%: still running"),
-        (RETRIED, "unfinished", 1, "### … smollm2-135m, wanda unstructured 50.00%: still waiting"),
-        (RUNNING | {"status": "cancelling"}, "unfinished", 1, "being cancelled"),
     ],
 )
 def test_without_gates_the_job_itself_is_the_case(
@@ -131,9 +114,6 @@ def test_without_gates_the_job_itself_is_the_case(
     ("arguments", "said"),
     [
         ("submit m --method wanda --junit gates.xml", "--wait"),
-        ("submit m --method wanda --wait --junit /nowhere/gates.xml", "/nowhere"),
-        ("submit m --method wanda --wait --markdown /", "is a folder"),
-        ("submit m --method wanda --id --json", "--id and --json"),
         (f"watch {JOB_ID} --summary /nowhere/end.json", "/nowhere"),
     ],
 )

@@ -79,7 +79,7 @@ def _transferred() -> tuple[int, int]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Collect no garbage: when that happens depends on what the process did before, and so would the most bytes held."""
+    """Collect no garbage: when that happens depends on what the process did before, and so would the most bytes."""
     gc.collect()
     gc.disable()
     try:

@@ -13,7 +13,6 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 TOKEN = "the-run-s-own"
-_MOST = 100
 _BRANCH = "leaf"
 _PULLS = {
     "github": (r"/repos/acme/oak/issues/7/comments", r"/repos/acme/oak/issues/comments/(\d+)", "PATCH"),
@@ -48,28 +47,28 @@ class Forge:
         self.comments[number] = body
         return number
 
-    def answer(self, method: str, target: str, token: str, body: Any) -> tuple[int, Any, dict[str, str]]:
-        """Status, document and headers of the answer to a call."""
+    def answer(self, method: str, target: str, token: str, body: Any) -> tuple[int, Any]:
+        """Status and document of the answer to a call."""
         address = urlsplit(target)
         if token != TOKEN:
-            return 401, {"message": "Bad credentials" if self.kind == "github" else "401 Unauthorized"}, {}
+            return 401, {"message": "Bad credentials" if self.kind == "github" else "401 Unauthorized"}
         if address.path in ("/repos/acme/oak/pulls", "/projects/41/merge_requests"):
-            return 200, self._requests(parse_qs(address.query)), {}
+            return 200, self._requests(parse_qs(address.query))
         self.calls.append(method)
         listed, one, change = _PULLS[self.kind]
         if re.fullmatch(listed, address.path):
             if method == "GET":
-                return self._page(address.path, parse_qs(address.query))
+                return 200, self._listed()
             if method == "POST" and body.get("body"):
-                return 201, self._shown(self.add(body["body"])), {}
-            return 422 if self.kind == "github" else 400, {"message": "body is missing"}, {}
+                return 201, self._shown(self.add(body["body"]))
+            return 422 if self.kind == "github" else 400, {"message": "body is missing"}
         found = re.fullmatch(one, address.path)
         if found is None or int(found[1]) not in self.comments:
-            return 404, {"message": "Not Found"}, {}
+            return 404, {"message": "Not Found"}
         if method != change:
-            return 404 if self.kind == "github" else 405, {"message": "Method Not Allowed"}, {}
+            return 404 if self.kind == "github" else 405, {"message": "Method Not Allowed"}
         self.comments[int(found[1])] = body["body"]
-        return 200, self._shown(int(found[1])), {}
+        return 200, self._shown(int(found[1]))
 
     def _requests(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
         """GitHub's filter names the owner of the branch, GitLab's does not."""
@@ -80,15 +79,9 @@ class Forge:
         forks = {"iid": 6, "source_project_id": 913}
         return [forks, {"iid": 7, "source_project_id": 41}] if self.open else [forks]
 
-    def _page(self, path: str, query: dict[str, list[str]]) -> tuple[int, Any, dict[str, str]]:
-        """GitHub lists by ascending id, GitLab the newest first; both say in Link where the next page is."""
-        number = int(query.get("page", ["1"])[0])
-        size = min(int(query.get("per_page", ["30" if self.kind == "github" else "20"])[0]), _MOST)
-        ids = sorted(self.comments, reverse=self.kind == "gitlab")
-        shown = [self._shown(each) for each in ids[(number - 1) * size : number * size]]
-        following = f'<{self.address}{path}?per_page={size}&page={number + 1}>; rel="next"'
-        first = f'<{self.address}{path}?per_page={size}&page=1>; rel="first"'
-        return 200, shown, {"Link": f"{following}, {first}" if number * size < len(ids) else first}
+    def _listed(self) -> list[dict[str, Any]]:
+        """GitHub lists by ascending id, GitLab the newest first."""
+        return [self._shown(each) for each in sorted(self.comments, reverse=self.kind == "gitlab")]
 
     def _shown(self, number: int) -> dict[str, Any]:
         return {"id": number, "body": self.comments[number]}
@@ -106,11 +99,10 @@ def serving_forge(kind: Literal["github", "gitlab"]) -> Iterator[Forge]:
             token = self.headers.get("Private-Token") or ""
             if kind == "github":
                 token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-            status, document, headers = forge.answer(self.command, self.path, token, body)
+            status, document = forge.answer(self.command, self.path, token, body)
             content = json.dumps(document).encode()
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 

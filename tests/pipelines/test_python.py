@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from secateur import errors
 from tests.pipelines import calling_airflow
 from tests.pipelines.service import EXAMPLES, Service
 
@@ -30,13 +29,3 @@ def test_the_tasks_of_the_dag_leave_a_model_and_again_are_the_same_job(service: 
     assert (airflow / job["id"] / "model.safetensors").is_file()
     runpy.run_path(str(EXAMPLES / "airflow_dag.py"))
     assert service.newest_jobs(1)[0]["id"] == job["id"]
-
-
-def test_a_missed_gate_fails_the_task_that_checks(
-    service: Service, airflow: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calling_airflow, "RUN_ID", "manual__2")
-    service.behave(ratio=3.0)
-    with pytest.raises(errors.GateMissed, match=r"the gate allows 2\.4"):
-        runpy.run_path(str(EXAMPLES / "airflow_dag.py"))
-    assert not airflow.exists()

@@ -56,20 +56,11 @@ def read(file: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("file", "schema", "fault"),
-    [
-        (GITHUB, "vendor.github-workflows", ("runs-on:", "runs-upon:")),
-        (GITLAB, "vendor.gitlab-ci", ("when: always", "when: perhaps")),
-    ],
-)
-def test_a_workflow_is_what_its_schema_says(file: Path, schema: str, fault: tuple[str, str], tmp_path: Path) -> None:
-    wrong = tmp_path / file.name
-    wrong.write_text(file.read_text().replace(*fault))
+@pytest.mark.parametrize(("file", "schema"), [(GITHUB, "vendor.github-workflows"), (GITLAB, "vendor.gitlab-ci")])
+def test_a_workflow_is_what_its_schema_says(file: Path, schema: str) -> None:
     command = [str(Path(sys.executable).with_name("check-jsonschema")), "--builtin-schema", schema]
     checked = subprocess.run([*command, file], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
-    assert subprocess.run([*command, wrong], capture_output=True, check=False).returncode == 1
 
 
 @dataclass

@@ -6,13 +6,12 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.base import AxeResults
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from sqlalchemy.orm import Session, sessionmaker
-from starlette.types import ASGIApp
 
 from bench.browser import chromium
 from core.storage import Store
-from tests.portal.axe_core import load_axe, with_axe
 from tests.portal.running_job import Running
 
 DESKTOP = (1280, 800)
@@ -21,13 +20,9 @@ POLLED_WITHIN = 5_000
 """Milliseconds of a page's own clock, once it is installed, in which every page that asks for news has asked."""
 _RUN_AXE = "options => axe.run(options).then(({violations}) => ({violations}))"
 """Only that is asked for: what `Axe.run` brings besides takes longer than finding it."""
+_AXE = Axe().axe_script
 _COLOURS = ["color-contrast", "link-in-text-block"]
 expect.set_options(timeout=60_000)
-
-
-@pytest.fixture
-def served_app(served_app: ASGIApp) -> ASGIApp:
-    return with_axe(served_app)
 
 
 @pytest.fixture(scope="package")
@@ -98,7 +93,8 @@ def require_accessible(page: Page) -> None:
     """Neither axe-core nor the page's own width finds fault with the page as it is, nor axe-core with its colours in
     light and in dark.
     """
-    load_axe(page)
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(_AXE)
     found = {"light": AxeResults(page.evaluate(_RUN_AXE, {"resultTypes": ["violations"]}))}
     page.emulate_media(color_scheme="dark")
     found["dark"] = AxeResults(page.evaluate(_RUN_AXE, {"resultTypes": ["violations"], "runOnly": _COLOURS}))

@@ -1,7 +1,6 @@
 """A job whose worker is the test, and what it may come to."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.jobs.queue import append_event, claim, finish_failed, finish_succeeded, set_progress, set_stage
-from core.service.jobs.tables import JobRow
 from core.storage import Store, artifact_prefix
 
 Sessions = sessionmaker[Session]
@@ -48,10 +46,6 @@ class Running:
         self._write(lambda session: claim(session, queue="default", worker_id="worker_1", lease_seconds=600))
         self.attempt += 1
         return self
-
-    def has_run_for(self, seconds: float) -> None:
-        with transaction(self.sessions) as session:
-            session.get_one(JobRow, self.id).started_at = datetime.now(UTC) - timedelta(seconds=seconds)
 
     def stage(self, stage: Any) -> None:
         self._write(lambda session: set_stage(session, self.id, self.attempt, stage))

@@ -1,11 +1,9 @@
 """A portal in which there is nothing yet: each page says what will be there, and one click makes a first model."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -13,7 +11,6 @@ from core.database import transaction
 from core.service.samples import queue
 from core.settings import Settings
 from core.storage import Store
-from tests.portal.browserless import Browserless
 from tests.runner.models import write_model, write_words
 from worker.samples.first_job import first_job
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL
@@ -21,12 +18,6 @@ from worker.samples.requested import Samples, fulfil
 
 POLLED = 2_000
 """Milliseconds of a page's own clock until it asks how far the samples are."""
-
-
-@pytest.fixture
-def somebody(live_api: httpx.Client, admin_key: str) -> Iterator[Browserless]:
-    with closing(Browserless(live_api, admin_key)) as opened:
-        yield opened
 
 
 def tiny_samples() -> Samples:
@@ -82,38 +73,27 @@ def test_one_click_in_an_empty_portal_leads_to_the_first_job(
     assert (job["model"], job["pattern"], job["status"]) == (MODEL, "structured", "queued")
     assert (job["method"], job["output"]["dtype"]) == ("depth", "bfloat16"), "the job of the demo"
     assert job["evaluation"]["datasets"] == [EVALUATION]
-    models, texts = (live_api.get(f"/v1/{noun}").json()["data"] for noun in ("models", "datasets"))
-    assert [each["name"] for each in models] == [MODEL]
-    assert {each["name"] for each in texts} == {CALIBRATION, EVALUATION}
     again = live_api.post("/v1/samples", json={}).raise_for_status().json()
     fulfil(settings, sessions, store, _claim(sessions), tiny_samples())
     ended = live_api.get(f"/v1/samples/{again['id']}").json()
     assert (ended["state"], ended["job_id"]) == ("ready", None), "what is there already is left as it is"
 
 
-def test_samples_that_cannot_be_had_say_why_and_are_asked_for_again(
-    live_api: httpx.Client,
-    somebody: Browserless,
-    settings: Settings,
-    sessions: sessionmaker[Session],
-    store: Store,
+def test_samples_that_cannot_be_fetched_are_told_and_those_lost_again_and_again_given_up(
+    live_api: httpx.Client, settings: Settings, sessions: sessionmaker[Session], store: Store
 ) -> None:
-    first = live_api.post("/v1/samples", json={"goal": "size"}).json()
-    assert live_api.post("/v1/samples", json={}).json()["id"] == first["id"], "one at a time"
-    unusable = tiny_samples()
-    broken = Samples(**{**vars(unusable), "model": lambda folder, say: write_words(folder / "model").parent})
+    first = live_api.post("/v1/samples", json={"goal": "size"}).json()["id"]
+    assert live_api.post("/v1/samples", json={}).json()["id"] == first, "one at a time"
+    broken = Samples(**{**vars(tiny_samples()), "model": lambda folder, say: write_words(folder / "model").parent})
     fulfil(settings, sessions, store, _claim(sessions), broken)
-    page = somebody.main(f"/portal/samples/{first['id']}")
-    assert "The samples could not be fetched." in page and "config.json" in page and "Try again" in page
-    answer = somebody.post("/portal/models", "/portal/samples", {"goal": "size"})
-    again = answer.headers["location"].rpartition("/")[2]
-    assert again != first["id"] and live_api.get(f"/v1/samples/{again}").json()["state"] == "waiting"
+    assert "config.json" in live_api.get(f"/v1/samples/{first}").json()["error"]["message"]
+    again = live_api.post("/v1/samples", json={}).json()["id"]
+    assert again != first
     for _ in range(queue.MOST_ATTEMPTS):
         lost = _claim(sessions)
         with transaction(sessions) as session:
             assert queue.renew(session, lost, -1)
     with transaction(sessions) as session:
         assert queue.claim(session, worker_id="worker_2", lease_seconds=60) is None
-    assert "ended before they had them" in live_api.get(f"/v1/samples/{again}").json()["error"]["message"]
-    with transaction(sessions) as session:
         assert not queue.succeed(session, lost, None), "what was given up is over"
+    assert "ended before they had them" in live_api.get(f"/v1/samples/{again}").json()["error"]["message"]

@@ -1,37 +1,30 @@
 """A new job by its full form: what the page shows while it is written down, and what is submitted."""
 
-import re
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.portal.browserless import Browserless
+
 TYPED = 400
 """Milliseconds of a page's own clock after the last key, before it asks what the form comes to."""
 
 
 @pytest.fixture
-def browserless(live_api: httpx.Client, admin_key: str) -> Iterator[httpx.Client]:
-    """Signed in, without a browser."""
-    with httpx.Client(base_url=live_api.base_url) as client:
-        assert client.post("/portal/sign-in", data={"key": admin_key}).status_code == 303
-        yield client
+def browserless(live_api: httpx.Client, admin_key: str) -> Iterator[Browserless]:
+    with closing(Browserless(live_api, admin_key)) as opened:
+        yield opened
 
 
-def _csrf(page: str) -> str:
-    found = re.search(r'name="csrf" value="([^"]+)"', page)
-    assert found is not None
-    return found[1]
+def _post(client: Browserless, fields: dict[str, Any]) -> httpx.Response:
+    return client.post("/portal/new/full", "/portal/new/full", fields)
 
 
-def _post(client: httpx.Client, fields: dict[str, Any], **headers: str) -> httpx.Response:
-    csrf = _csrf(client.get("/portal/new/full").text)
-    return client.post("/portal/new/full", data={"csrf": csrf, **fields}, headers=headers)
-
-
-def _submitted(client: httpx.Client, live_api: httpx.Client, fields: dict[str, Any]) -> dict[str, Any]:
+def _submitted(client: Browserless, live_api: httpx.Client, fields: dict[str, Any]) -> dict[str, Any]:
     answer = _post(client, fields)
     assert answer.status_code == 303, answer.text
     job: dict[str, Any] = live_api.get(f"/v1/jobs/{answer.headers['location'].rpartition('/')[2]}").json()
@@ -43,19 +36,17 @@ def _open(page: Page, section: str) -> None:
 
 
 def test_only_a_model_named_makes_a_job_that_is_worth_running(
-    browserless: httpx.Client, live_api: httpx.Client, model: str, dataset: str
+    browserless: Browserless, live_api: httpx.Client, model: str, dataset: str
 ) -> None:
     job = _submitted(browserless, live_api, {"model": model, "once": "a"})
     assert _submitted(browserless, live_api, {"model": model, "once": "a"})["id"] == job["id"], "a button pressed twice"
     assert (job["method"], job["sparsity"], job["pattern"]) == ("frontier", 0.5, "unstructured")
     calibration = {"dataset": dataset, "samples": 20, "generated": 6, "sequence_length": 64, "seed": 0}
     assert job["calibration"] == calibration and job["evaluation"]["datasets"] == [dataset]
-    without_text = _submitted(browserless, live_api, {"model": model, "method": "magnitude"})
-    assert without_text["calibration"] is None
 
 
 def test_a_filled_form_is_exactly_that_body(
-    browserless: httpx.Client, live_api: httpx.Client, job_body: dict[str, Any]
+    browserless: Browserless, live_api: httpx.Client, job_body: dict[str, Any]
 ) -> None:
     from_rest = live_api.post("/v1/jobs", json=job_body).raise_for_status().json()
     fields = {
@@ -63,7 +54,6 @@ def test_a_filled_form_is_exactly_that_body(
         "method": "wanda",
         "goal": "sparsity",
         "sparsity": "0.5",
-        "target.bytes": "1000",
         "calibration.dataset": job_body["calibration"]["dataset"],
         "calibration.samples": "8",
         "calibration.sequence_length": "32",
@@ -77,17 +67,13 @@ def test_a_filled_form_is_exactly_that_body(
     from_form = _submitted(browserless, live_api, fields)
     own = {"id", "created_at"}
     assert {k: v for k, v in from_form.items() if k not in own} == {k: v for k, v in from_rest.items() if k not in own}
-    again = browserless.get(f"/portal/new/full?from={from_rest['id']}&sparsity=0.25").text
+    again = browserless.http.get(f"/portal/new/full?from={from_rest['id']}&sparsity=0.25").text
     assert 'name="sparsity" value="0.25"' in again and 'value="wanda"' in again
-    added = browserless.get(
-        f"/portal/new/full?from={from_rest['id']}&output.exports=gguf:F16&output.exports=gguf:Q8_0"
-    ).text
-    assert re.findall(r'name="output.exports" value="gguf:(\w+)" checked', added) == ["F16", "Q8_0"]
-    assert browserless.get("/portal/new/full?from=job_nothing").status_code == 404
+    assert browserless.http.get("/portal/new/full?from=job_nothing").status_code == 404
 
 
 def test_a_fault_is_told_at_its_field_and_nothing_typed_is_lost(
-    browserless: httpx.Client, live_api: httpx.Client, model: str, dataset: str
+    browserless: Browserless, live_api: httpx.Client, model: str, dataset: str
 ) -> None:
     markup = "<script>alert(1)</script>"
     fields = {
@@ -105,8 +91,6 @@ def test_a_fault_is_told_at_its_field_and_nothing_typed_is_lost(
     for typed in ('value="1.5"', 'value="many"', f'value="{dataset}"'):
         assert typed in answer.text
     assert markup not in answer.text and "&lt;script&gt;" in answer.text
-    answer = _post(browserless, fields | {"calibration.samples": "4", "calibration.sequence_length": "16"})
-    assert 'id="field-sparsity-error"' in answer.text and "0 ≤ sparsity &lt; 1" in answer.text
     assert live_api.get("/v1/jobs").json()["data"] == []
 
 
@@ -119,12 +103,7 @@ def test_the_page_follows_what_is_chosen_and_submits_it(portal: Page, model: str
     expect(portal.get_by_label("Frontier", exact=True)).to_be_checked()
     expect(portal.locator("#outlook")).to_contain_text("Peak memory")
     expect(portal.locator("#as-curl")).to_contain_text('"calibration"')
-    portal.get_by_label("Sparsity, as a slider").fill("0.25")
-    portal.clock.run_for(TYPED)
-    expect(portal.locator("#outlook")).to_contain_text("25.0 %")
-    expect(portal.get_by_label("Sparsity", exact=True)).to_have_value("0.25")
     _open(portal, "Data")
-    portal.get_by_label("Seed").first.fill("7")
     _open(portal, "Unstructured and semi-structured")
     portal.get_by_label("SparseGPT", exact=True).check()
     portal.clock.run_for(TYPED)

@@ -1,16 +1,14 @@
 """The page of a job while it runs: live, and nothing lost or doubled whatever happens to its stream."""
 
 import hashlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import cycle
 from pathlib import Path
 
 import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 from sqlalchemy import delete
 
 from bench.parts import free_port
@@ -42,29 +40,18 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     expect(portal.locator("#log li").first).to_contain_text("stage prune")
     expect(portal.locator("#head progress")).to_have_attribute("value", "0.75")
     expect(portal.locator("#head")).to_contain_text("about 9 min left")
-    expect(portal.locator("#head")).to_contain_text("Prune. The calibration text goes through the model")
-    expect(portal.locator("#curve-reconstruction-error")).to_contain_text(
-        "0 is no change. A block that stands out lost most"
-    )
     expect(portal.locator("#announce")).to_have_text("The job is running, stage prune.")
-    expect(portal.get_by_role("region", name="Stages")).to_contain_text("since")
     expect(portal.locator("figure.curve")).to_have_count(3)
     expect(portal.locator("figure.curve canvas")).to_have_count(2)  # one point is no curve
-    expect(portal.locator("#curve-reconstruction-error .u-legend")).to_contain_text("0.2")
-    expect(portal.locator("#curve-reconstruction-error-rows tr")).to_have_count(3)
     expect(portal.get_by_text("<b>own</b>")).not_to_have_count(0)
     submitted.succeed(tmp_path / "artifact")
     expect(portal.locator(".verdict")).to_have_text(
         "Close to dense: 3.1× smaller, perplexity 25.0 → 27.4, no difference seen in time (± 8 %)."
     )
-    expect(portal.get_by_text("Perplexity on numbers is 1.09 times the dense model's")).to_be_visible()
     expect(portal.get_by_text("A note with <b>markup</b>.")).to_be_visible()
     expect(portal.get_by_role("heading", name="Once <i>upon</i>")).to_be_visible()
     expect(portal.locator("#actions")).not_to_contain_text("Cancel")
     expect(portal.locator("#live")).to_be_empty()
-    portal.locator("img.chart").scroll_into_view_if_needed()
-    expect(portal.locator("img.chart")).to_have_js_property("complete", True)
-    assert portal.locator("img.chart").evaluate("image => image.naturalWidth") > 0
     with portal.expect_download() as download:
         portal.get_by_role("link", name="model.safetensors").click()
     content = Path(download.value.path()).read_bytes()
@@ -72,26 +59,6 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     portal.reload()
     assert logged(portal) == ["line 0", "line 1", "line 2"]
     expect(portal.locator("figure.curve canvas")).to_have_count(2)
-
-
-def test_a_page_whose_first_connection_fails_says_so_and_tries_again(portal: Page, submitted: Running) -> None:
-    failures: Iterator[Callable[[Route], None]] = cycle(
-        [lambda route: route.abort("connectionreset"), lambda route: route.fulfill(status=503, body="not now")]
-    )
-    is_down = True
-    portal.route("**/stream?*", lambda route: next(failures)(route) if is_down else route.continue_())
-    portal.clock.install()
-    portal.goto(f"/portal/jobs/{submitted.id}")
-    for _ in range(2):
-        expect(portal.locator("#live")).to_have_text(re.compile("^The connection is lost"))
-        with portal.expect_request("**/stream?*"):
-            portal.clock.fast_forward(2_000)
-    is_down = False
-    portal.clock.fast_forward(2_000)
-    expect(portal.locator("#live")).to_be_empty()
-    submitted.begin()
-    submitted.log("a line")
-    expect(portal.locator("#log li")).to_have_count(1)
 
 
 PATIENCE = 60_000

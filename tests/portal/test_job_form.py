@@ -9,10 +9,8 @@ from starlette.datastructures import FormData
 from typer.testing import CliRunner
 
 from api.portal.forms.job import form_of, minimal, read_body
-from api.portal.forms.job_fields import job_fields, shown_default
 from api.portal.session import Form, read_form
 from api.portal.views.reproduce import commands_for
-from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
 from secateur import Client
 from secateur.cli import app
@@ -42,20 +40,6 @@ BODIES: list[dict[str, Any]] = [
         "time_limit_seconds": 60.5,
     },
     {
-        "model": "job:abc",
-        "method": "recover",
-        "calibration": {**_TEXT, "seed": 7},
-        "recovery": {
-            "method": "distill",
-            "lora": None,
-            "temperature": 2.0,
-            "label_weight": 0.25,
-            "hidden_states": 0.5,
-            "teacher": "tiny",
-        },
-        "parameters": {"seed": 7},
-    },
-    {
         "model": "tiny",
         "method": "bonsai",
         "sparsity": 0.2,
@@ -70,15 +54,6 @@ BODIES: list[dict[str, Any]] = [
         },
         "metadata": {"two": "lines\nof text"},
     },
-    {
-        "model": "tiny",
-        "method": "iterative-magnitude",
-        "sparsity": 0.9,
-        "parameters": {"scale_dropout": False, "scan_images": None, "allocation": "uniform"},
-        "calibration": {"dataset": "digits"},
-        "output": {"format": "hashed", "compression": 0.5},
-        "gates": {"max_accuracy_drop": 0.01, "max_parameters": 1000},
-    },
 ]
 
 
@@ -87,27 +62,6 @@ def test_a_body_is_the_same_through_the_form(body: dict[str, Any]) -> None:
     sent = FormData([(name, value) for name, values in form_of(body).lists.items() for value in values])
     assert read_body(read_form(sent.multi_items())) == body
     assert JobBody.model_validate(minimal(JobBody.model_validate(body))) == JobBody.model_validate(body)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_field_of_every_method_has_a_kind_and_its_default_is_itself_again(method: str) -> None:
-    for name, field in job_fields(method).items():
-        default = shown_default(field)
-        if not default:
-            continue
-        *parts, own = name.split(".")
-        holder = read_body(Form({"method": [method], name: [default], **_leading(".".join(parts))}))
-        for part in parts:
-            holder = holder[part]
-        said = holder[own]
-        assert said == (field.default if field.kind != "lines" else [*field.default]), name
-
-
-def _leading(part: str) -> dict[str, list[str]]:
-    leading = {"calibration": "calibration.dataset", "evaluation.answers": "evaluation.answers.datasets"}
-    if part == "recovery":
-        return {"recovery.method": ["lora"]}
-    return {leading[part]: ["x"]} if part in leading else {}
 
 
 def test_what_is_empty_is_not_sent_and_what_is_no_number_is_left_to_the_check() -> None:

@@ -3,14 +3,13 @@
 from typing import Any
 
 import httpx
-import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
 from core.service.jobs.tables import JobRow
-from tests.portal.conftest import DESKTOP, PHONE, POLLED_WITHIN, hand_in_key
+from tests.portal.conftest import DESKTOP, PHONE, POLLED_WITHIN
 
 _SCRIPT = "<script>document.title = 'taken'</script>"
 
@@ -95,31 +94,19 @@ def test_the_list_follows_its_jobs_and_leaves_focus_and_choice_alone(
     portal.wait_for_url(f"**/portal/compare?job={second}&job={first}")
 
 
-@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
 def test_a_job_is_cancelled_retried_and_reused_from_its_row(
-    portal: Page, live_api: httpx.Client, job_body: dict[str, Any], admin_key: str, scripts: bool
+    portal: Page, live_api: httpx.Client, job_body: dict[str, Any]
 ) -> None:
     job = _submit(live_api, job_body)
-    page = portal
-    if not scripts:
-        browser = portal.context.browser
-        assert browser is not None
-        page = browser.new_context(base_url=str(live_api.base_url), java_script_enabled=False).new_page()
-        hand_in_key(page, admin_key)
-    page.clock.install()
-    page.goto("/portal/jobs?status=queued")
-    page.get_by_text("Cancel…").click()
-    if scripts:
-        portal.clock.run_for(POLLED_WITHIN)  # what comes meanwhile leaves the question open
-    page.get_by_role("button", name=f"Cancel {job}").press("Enter")
-    expect(page.get_by_text("No job matches.")).to_be_visible()
-    assert page.url.endswith("/portal/jobs?status=queued")
-    page.goto("/portal/jobs?search=tiny")
-    page.get_by_role("button", name=f"Retry {job}").press("Enter")
-    expect(page.get_by_text("Cancel…")).to_be_visible()
-    if scripts:
-        expect(page.locator(f"#open-{job}")).to_be_focused()
+    portal.clock.install()
+    portal.goto("/portal/jobs?status=queued")
+    portal.get_by_text("Cancel…").click()
+    portal.clock.run_for(POLLED_WITHIN)  # what comes meanwhile leaves the question open
+    portal.get_by_role("button", name=f"Cancel {job}").press("Enter")
+    expect(portal.get_by_text("No job matches.")).to_be_visible()
+    assert portal.url.endswith("/portal/jobs?status=queued")
+    portal.goto("/portal/jobs?search=tiny")
+    portal.get_by_role("button", name=f"Retry {job}").press("Enter")
+    expect(portal.locator(f"#open-{job}")).to_be_focused()
     assert live_api.get(f"/v1/jobs/{job}").json()["status"] == "queued"
-    expect(page.get_by_label(f"Reuse {job}")).to_have_attribute("href", f"/portal/new?from={job}")
-    if page is not portal:
-        page.context.close()
+    expect(portal.get_by_label(f"Reuse {job}")).to_have_attribute("href", f"/portal/new?from={job}")

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.registry.tables import ModelRow
-from core.service.sources.folders import allowed_roots
 from core.settings import Settings
 from tests.model_folders import write_llama
 from tests.portal.browserless import Browserless
@@ -69,10 +68,6 @@ def test_an_upload_that_is_cut_off_goes_on_after_a_reload(portal: Page, live_api
     expect(portal.get_by_role("heading", name="elm")).to_be_visible()
     assert len(sent) == parts - 2 > 0
     assert live_api.get("/v1/models/elm").json()["architecture"] == "LlamaForCausalLM"
-    expect(portal.get_by_role("link", name="Wanda", exact=True)).to_have_attribute(
-        "href", "/portal/new?model=elm&method=wanda"
-    )
-    expect(portal.get_by_role("row", name="Optimal Brain Damage")).to_contain_text("no method for language models")
 
 
 def test_what_the_service_refuses_is_told_at_the_field_and_nothing_typed_is_lost(portal: Page, folder: Path) -> None:
@@ -91,13 +86,6 @@ def test_what_the_service_refuses_is_told_at_the_field_and_nothing_typed_is_lost
     refused.get_by_text("Forget…").click()
     portal.get_by_role("button", name="Forget elm").click()
     expect(portal.get_by_role("heading", name="Uploads that were refused")).to_have_count(0)
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    fill(portal, folder, "Elm")
-    portal.get_by_role("button", name="Upload", exact=True).click()
-    expect(portal.get_by_role("alert")).to_contain_text("'Elm' is not valid here: use 1 to 96 lowercase letters")
-    portal.get_by_label("Name", exact=True).fill("elm")
-    portal.get_by_role("button", name="Upload", exact=True).click()
-    expect(portal.get_by_role("alert")).to_contain_text("can run code when opened")
 
 
 def test_without_javascript_one_form_does_it_and_leaves_nothing_half_done(
@@ -119,7 +107,6 @@ def test_without_javascript_one_form_does_it_and_leaves_nothing_half_done(
     made = upload()
     assert made.status_code == 303
     assert "<h1>elm</h1>" in browser.http.get(made.headers["location"]).text
-    assert "is taken by another model" in upload(**{"tokenizer.json": b"{}"}).text
     browser.close()
 
 
@@ -148,9 +135,6 @@ def test_admins_register_folders_of_the_server(
     portal.get_by_label("Folder").fill("/etc")
     portal.get_by_role("button", name="Register").click()
     expect(portal.locator("#field-path-error")).to_contain_text("is outside the folders")
-    shown = portal.get_by_role("main").get_by_role("listitem").get_by_role("code").all_inner_texts()
-    assert shown == [str(each) for each in allowed_roots(settings)]
-    expect(portal.get_by_text("secateur models add NAME PATH")).to_be_visible()
     portal.get_by_label("Folder").fill(str(folder))
     portal.get_by_label("Where it comes from").fill("<script>alert(1)</script>")
     portal.get_by_role("button", name="Register").click()

@@ -5,12 +5,9 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
-from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import transaction
 from core.service.publications.run import publish_waiting
-from core.service.retention.service import apply_retention
 from core.settings import Settings
 from core.storage import Store
 from tests.api.ended_job import succeeded_job
@@ -57,33 +54,6 @@ def test_a_job_is_published_and_the_page_follows_it(
     assert hub.repositories["model", "acme/pruned"].private and hub.commits_made == 1
     portal.goto(f"/portal/jobs/{ended}")
     expect(portal.get_by_text("hub:acme/pruned")).to_be_visible()
-
-
-def test_what_is_kept_is_tried_then_set(
-    portal: Page, ended: str, sessions: Sessions, settings: Settings, live_api: httpx.Client
-) -> None:
-    with transaction(sessions) as session:
-        session.execute(
-            text("UPDATE jobs SET metadata = '{\"release\": \"yes\"}', finished_at = now() - interval '90 days'")
-        )
-    portal.goto("/portal/team")
-    portal.get_by_role("link", name="What is kept").click()
-    expect(portal.get_by_text("everything is kept")).to_be_visible()
-    portal.get_by_label("Days to keep every artifact").fill("30")
-    portal.get_by_label("those with these labels").fill("release=yes")
-    portal.get_by_role("button", name="Try it").click()
-    expect(portal.get_by_text("0 artifacts go, 1 stays")).to_be_visible()
-    expect(portal.get_by_role("row", name=ended)).to_contain_text("stays: tagged")
-    portal.get_by_label("those with these labels").fill("")
-    portal.get_by_role("button", name="Try it").click()
-    expect(portal.get_by_role("row", name=ended)).to_contain_text("goes")
-    portal.once("dialog", lambda dialog: dialog.accept())
-    portal.get_by_role("button", name="Set it").click()
-    expect(portal.get_by_text("artifacts are removed 30 days after their job")).to_be_visible()
-    assert apply_retention(sessions, settings) == 1
-    assert live_api.get(f"/v1/jobs/{ended}/artifacts").json()["data"] == []
-    portal.get_by_role("button", name="Keep everything").click()
-    expect(portal.get_by_text("everything is kept")).to_be_visible()
 
 
 def test_credentials_do_not_come_back_over_signing_in(live_api: httpx.Client, ended: str, admin_key: str) -> None:

@@ -85,7 +85,6 @@ def test_each_broken_setting_and_a_missing_extra_are_named_with_what_to_do(
     [
         ({"url": "file:///a%20b/{wheel}", "archive_info": {}}, ["/a b/{wheel}[gguf]"]),
         ({"url": "file:///a%20b/clone", "dir_info": {"editable": True}}, ["--editable", "/a b/clone[gguf]"]),
-        ({"url": "https://example.org/{wheel}", "archive_info": {}}, ["./{wheel}[gguf]"]),
         (None, ["./{wheel}[gguf]"]),
     ],
 )

@@ -1,14 +1,18 @@
-"""The production files are what they should be: linted, valid, and safe by their own words."""
+"""The production files are what they should be: linted, valid and safe by their own words, all requirements locked."""
 
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from core.settings import Settings
-from tests.production.files import COMPOSE, DOCKERFILE, compose, filled_in, image
+from tests.production.files import COMPOSE, DOCKERFILE, ROOT, compose, filled_in, image
 
 BIN = Path(sys.executable).parent
 OWN = ("prepare", "api", "dispatcher", "worker-0", "worker-cpu")
@@ -32,17 +36,10 @@ def test_the_compose_file_is_valid_by_the_compose_specification_s_own_schema() -
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.parametrize("target", ["api", "worker"])
-def test_images_run_as_a_numbered_user_and_say_whether_they_live(target: str) -> None:
-    made = image(target)
-    user, _, group = made.user.partition(":")
-    assert int(user) > 0 and int(group) > 0
-    assert made.healthcheck and made.command
-
-
 @pytest.mark.parametrize("name", OWN)
 def test_own_containers_can_do_little(name: str) -> None:
     own = service(name)
+    assert all(int(part) > 0 for part in image(own["build"]["target"]).user.split(":"))
     assert own["read_only"] is True and own["cap_drop"] == ["ALL"] and own["init"] is True
     assert own["security_opt"] == ["no-new-privileges:true"]
     assert any(each.startswith("/tmp") for each in own["tmpfs"])
@@ -60,26 +57,10 @@ def test_every_service_is_watched_restarted_and_bounded(name: str) -> None:
     assert each["restart"] == "unless-stopped" and each["deploy"]["resources"]["limits"]["memory"]
 
 
-def test_only_the_api_is_published() -> None:
-    assert [name for name, each in compose()["services"].items() if "ports" in each] == ["api"]
-
-
-def test_redis_drops_nothing_and_keeps_a_log() -> None:
+def test_only_the_api_is_published_and_redis_drops_nothing() -> None:
     command = " ".join(service("redis")["command"])
     assert "--maxmemory-policy noeviction" in command and "--appendonly yes" in command
-
-
-def test_a_client_that_vanishes_is_let_go_within_half_a_minute() -> None:
-    database = " ".join(service("postgres")["command"])
-    for setting in (
-        "tcp_keepalives_idle=8",
-        "tcp_keepalives_interval=4",
-        "tcp_keepalives_count=3",
-        "tcp_user_timeout=20s",
-        "client_connection_check_interval=5s",
-    ):
-        assert f"-c {setting}" in database
-    assert "--tcp-keepalive 10" in " ".join(service("redis")["command"])
+    assert [name for name, each in compose()["services"].items() if "ports" in each] == ["api"]
 
 
 def test_passwords_need_no_escaping() -> None:
@@ -113,3 +94,74 @@ def test_no_secret_has_a_default() -> None:
         assert f"${{{secret}:?}}" in text and f"${{{secret}:-" not in text
     with pytest.raises(KeyError):
         filled_in("${POSTGRES_PASSWORD:?}", {})
+
+
+LOCKS = ROOT / "deploy" / "locks"
+OURS = {"secateur", "secateur-server"}
+"""Packages of this repository, which are installed from it."""
+
+
+def locked(file: Path) -> dict[str, str]:
+    """Return versions by name; fails where one is no exact version or has no hash."""
+    versions: dict[str, str] = {}
+    for entry in _entries(file):
+        [requirement, *hashes] = entry.split(" --hash=")
+        name, _, version = requirement.partition("==")
+        assert version and all(each.strip().startswith("sha256:") for each in hashes), entry
+        assert hashes, f"{name} has no hash"
+        versions[canonicalize_name(name)] = version.partition(" ")[0]
+    return versions
+
+
+def _entries(file: Path) -> Iterator[str]:
+    joined = file.read_text().replace("\\\n", " ")
+    return (" ".join(line.split()) for line in joined.splitlines() if line.strip() and not line.startswith("#"))
+
+
+def asked(extra: str | None = None) -> list[Requirement]:
+    """Return what pyproject.toml and the client's ask for on the images' machine."""
+    server, client = (
+        tomllib.loads((ROOT / each / "pyproject.toml").read_text())["project"] for each in (".", "client")
+    )
+    wanted = [*server["dependencies"], *client["dependencies"]]
+    wanted += server["optional-dependencies"][extra] if extra else []
+    found = [Requirement(each) for each in wanted]
+    machine = {"python_version": "3.12", "sys_platform": "linux", "platform_system": "Linux", "extra": ""}
+    return [each for each in found if each.name not in OURS and (each.marker is None or each.marker.evaluate(machine))]
+
+
+@pytest.mark.parametrize(
+    ("image", "extra"), [("api", None), ("worker", "worker"), ("worker", "gguf"), ("worker", "openvino")]
+)
+def test_an_image_s_lock_holds_all_that_is_asked_for_in_versions_that_satisfy_it(image: str, extra: str | None) -> None:
+    versions = locked(LOCKS / f"{image}.txt")
+    for requirement in asked(extra):
+        version = versions.get(canonicalize_name(requirement.name))
+        assert version and version in requirement.specifier, f"{requirement}: {version} is locked; run make lock"
+
+
+@pytest.mark.parametrize("image", ["api", "worker"])
+def test_images_have_the_versions_that_the_suite_runs_with(image: str) -> None:
+    lines = (ROOT / "worker" / "doctor" / "constraints.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    tested = {canonicalize_name(name): version for name, version in tested.items()}
+    versions = locked(LOCKS / f"{image}.txt")
+    shared = versions.keys() & tested.keys()
+    assert len(shared) > 50
+    assert {name: versions[name] for name in shared} == {name: tested[name] for name in shared}
+
+
+def test_the_api_s_image_has_no_torch_and_the_worker_s_has_cuda_pinned() -> None:
+    api, worker = (locked(LOCKS / f"{image}.txt") for image in ("api", "worker"))
+    assert not {name for name in api if name.startswith(("torch", "nvidia-", "transformers", "triton"))}
+    assert "torch" in worker and any(name.startswith("nvidia-cuda-runtime") for name in worker)
+
+
+def test_the_dockerfile_installs_nothing_that_is_not_locked() -> None:
+    installs = [
+        line for line in DOCKERFILE.read_text().replace("\\\n", " ").splitlines() if "pip" in line and "install" in line
+    ]
+    installs = [line for line in installs if "uninstall" not in line]
+    assert installs
+    for line in installs:
+        assert "--require-hashes" in line or "--no-index --" in line or "--no-deps --no-index" in line, line

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from core.settings import Settings
-from tests.production.files import ROOT, compose
+from tests.production.files import ROOT
 from tests.production.manifests import BASE, EXAMPLE, Manifest, containers, of_kind, pods, rendered, settings
 
 OWN_SCHEMAS = {"ScaledObject": json.loads((Path(__file__).parent / "schemas" / "scaledobject.json").read_text())}
@@ -97,27 +97,13 @@ def test_pods_can_do_as_little_as_compose_s_containers(folder: str) -> None:
                 "capabilities": {"drop": ["ALL"]},
             }, name
             assert each["resources"]["limits"]["memory"] and each["resources"]["requests"]["cpu"], name
+    for name, own in containers(folder).items():
+        context, (user, _, group) = own.pod["spec"]["securityContext"], own.image.user.partition(":")
+        assert [context[key] for key in ("runAsUser", "fsGroup")] == [int(user), int(group)], name
     for account in of_kind(folder, "ServiceAccount").values():
         assert account["automountServiceAccountToken"] is False
     [namespace] = of_kind(folder, "Namespace").values()
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-
-
-@both
-def test_own_pods_run_as_the_images_user_and_have_their_orphans_reaped(folder: str) -> None:
-    for init in (False, True):
-        for name, each in containers(folder, init=init).items():
-            user, _, group = each.image.user.partition(":")
-            context = each.pod["spec"]["securityContext"]
-            assert [context[key] for key in ("runAsUser", "runAsGroup", "fsGroup")] == [
-                int(user),
-                int(group),
-                int(group),
-            ], name
-            assert each.pod["spec"]["shareProcessNamespace"] is True, name
-            assert {mount["mountPath"] for mount in each.said["volumeMounts"]} == {"/data", "/tmp"}, name
-            for volume in each.pod["spec"]["volumes"]:
-                assert "ephemeral" in volume or volume["emptyDir"]["sizeLimit"], name
 
 
 @both
@@ -142,28 +128,6 @@ def test_every_variable_is_known_and_means_something(folder: str) -> None:
         seen = each.environment(settings(folder), dict.fromkeys(SECRET_KEYS, "a secret"))
         assert {key for key in seen if key.startswith("SECATEUR_")} <= known, name
         Settings.model_validate({key.removeprefix("SECATEUR_").lower(): seen[key] for key in seen if key in known})
-
-
-def test_commands_and_checks_are_those_of_the_images_and_of_compose() -> None:
-    services = compose()["services"]
-    same = {"prepare": "prepare", "api": "api", "dispatcher": "dispatcher", "worker-cpu": "worker-cpu"}
-    same["worker-default"] = "worker-0"
-    made = containers(BASE)
-    assert made.keys() == same.keys()
-    for name, service in same.items():
-        target = services[service]["build"]["target"]
-        assert made[name].said["image"] == f"secateur-{target}"
-        assert made[name].command == (services[service].get("command") or made[name].image.command), name
-    for name in ("dispatcher", "worker-cpu", "worker-default"):
-        asked = services[same[name]].get("healthcheck", {}).get("test") or made[name].image.healthcheck
-        for probe in ("startupProbe", "livenessProbe"):
-            assert made[name].said[probe]["exec"]["command"] == [word for word in asked if word not in ("CMD", "--end")]
-    assert "/healthz" in " ".join(made["api"].image.healthcheck)
-    assert made["api"].said["livenessProbe"]["httpGet"]["path"] == "/healthz"
-    assert made["api"].said["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    [redis] = of_kind(BASE, "Deployment")["redis"]["spec"]["template"]["spec"]["containers"]
-    secret = "$(REDISCLI_AUTH)"
-    assert redis["command"] == [secret if "REDIS_PASSWORD" in word else word for word in services["redis"]["command"]]
 
 
 @both

@@ -1,7 +1,9 @@
 """The pages of operations say what is: every setting, every metric, every command."""
 
+import json
 import re
 import subprocess
+from pathlib import Path
 
 import yaml
 from fastapi.testclient import TestClient
@@ -12,6 +14,7 @@ from tests.production.settings_table import PAGE as SETTINGS
 from tests.production.settings_table import settings_table
 
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("operations", "kubernetes", "settings", "monitoring", "faults")]
+DASHBOARD = ROOT / "deploy" / "grafana" / "secateur.json"
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 _SUFFIXES = {"histogram": ("_bucket", "_count", "_sum")}
 """Endings of the names of a metric's samples; those of counters and gauges have its name."""
@@ -41,8 +44,7 @@ def test_every_metric_that_is_named_is_there(api_client: TestClient) -> None:
 
 
 def test_alert_rules_name_metrics_and_routes_that_there_are(api_client: TestClient) -> None:
-    types = re.findall(r"^# TYPE (\S+) (\w+)$", api_client.get("/metrics").text, re.MULTILINE)
-    samples = {name + suffix for name, kind in types for suffix in _SUFFIXES.get(kind, ("",))}
+    samples = _samples(api_client)
     for rule in _rules():
         named = set(re.findall(r"secateur_\w+", rule["expr"]))
         assert named and named <= samples, (rule["alert"], named - samples)
@@ -54,11 +56,30 @@ def test_alert_rules_name_metrics_and_routes_that_there_are(api_client: TestClie
     assert not re.fullmatch(left_out, "/v1/jobs")
 
 
+def test_every_query_of_the_dashboard_is_one_and_names_metrics_that_there_are(
+    api_client: TestClient, tmp_path: Path
+) -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    asked = [each.replace("$queue", ".*").replace("$__rate_interval", "30s") for each in queries]
+    exposed = _samples(api_client)
+    assert asked and not {name for each in asked for name in re.findall(r"secateur_\w+", each)} - exposed
+    rules = [{"record": f"panel:{number}", "expr": each} for number, each in enumerate(asked)]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    tried = subprocess.run([needed("promtool"), "check", "rules", "rules.yml"], cwd=tmp_path, capture_output=True)
+    assert tried.returncode == 0, tried.stderr
+
+
 def test_the_alert_rules_hold_what_their_tests_say() -> None:
     program = needed("promtool")
     for command in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")):
         tried = subprocess.run([program, *command], cwd=ALERTS.parent, capture_output=True, text=True)
         assert tried.returncode == 0, tried.stdout + tried.stderr
+
+
+def _samples(api_client: TestClient) -> set[str]:
+    types = re.findall(r"^# TYPE (\S+) (\w+)$", api_client.get("/metrics").text, re.MULTILINE)
+    return {name + suffix for name, kind in types for suffix in _SUFFIXES.get(kind, ("",))}
 
 
 def _rules() -> list[dict[str, str]]:

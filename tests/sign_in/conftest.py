@@ -14,7 +14,6 @@ from pydantic import SecretStr
 
 from bench.parts import free_port
 from core.settings import Settings
-from tests.portal.axe_core import with_axe
 from tests.serving import lent_app, served
 from tests.sign_in.node_provider import provider
 from tests.sign_in.stand_in import CLIENT, StandIn
@@ -51,7 +50,7 @@ def start_portal(settings: Settings, team: str, other_team: str) -> Iterator[Sta
         def start(port: int = 0, **changes: Any) -> Portal:
             own = settings.model_copy(update={"oidc_roles": ROLES, **changes})
             app = started.enter_context(lent_app(own))
-            return Portal(started.enter_context(served(with_axe(app), port)), own)
+            return Portal(started.enter_context(served(app, port)), own)
 
         yield start
 

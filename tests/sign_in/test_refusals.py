@@ -3,14 +3,18 @@
 import base64
 import hmac
 import json
+import re
 import time
 from typing import Any
 
 import httpx
 import pytest
 from joserfc.jwk import RSAKey
+from pydantic import ValidationError
 
+from core.service.teams.openid.roles import roles_of
 from core.service.teams.openid.tokens import KEYS_SECONDS, REREAD_SECONDS, SigningKeys
+from core.settings import Settings
 from secateur_wire.errors import Unauthenticated
 from tests.sign_in.conftest import CALLBACK, Begun, PlayedSignIn, StartPortal, refusal
 from tests.sign_in.stand_in import CLIENT, StandIn, new_key
@@ -59,7 +63,6 @@ def test_a_session_from_before_the_sign_in_does_not_go_on(played: PlayedSignIn) 
     [
         ({"iss": "https://elsewhere.example"}, "issued by another provider"),
         ({"aud": "another"}, "its audience is not our client"),
-        ({"aud": [CLIENT, "another"]}, "lacks the claim azp"),
         ({"aud": [CLIENT, "another"], "azp": "another"}, "its authorized party is not our client"),
         ({"exp": int(time.time()) - 90}, "the token has expired"),
         ({"exp": None}, "lacks the claim exp"),
@@ -69,7 +72,6 @@ def test_a_session_from_before_the_sign_in_does_not_go_on(played: PlayedSignIn) 
         ({"sub": None}, "lacks the claim sub"),
         ({"at_hash": "another"}, "does not belong to the access token"),
         ({"groups": ["strangers"]}, "belongs to no team here: ask your operator"),
-        ({"groups": [["research"], {"research": 1}, None, 7]}, "belongs to no team here: ask your operator"),
         ({"groups": ["planned"]}, "belongs to no team here: ask your operator"),
         ({"sub": "a" * 300}, "cannot be stored"),
     ],
@@ -190,3 +192,45 @@ def _encoded(part: dict[str, Any]) -> str:
 
 def _base64(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+COMPLETE = {
+    "SECATEUR_OIDC_ISSUER": "https://sso.example.com",
+    "SECATEUR_OIDC_CLIENT_ID": "secateur",
+    "SECATEUR_OIDC_ROLES": '{"research": "default:admin", "guests": "a team: with colon:viewer"}',
+}
+
+
+def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> Settings:
+    for name, value in {**COMPLETE, **changes}.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    return Settings()
+
+
+def test_roles_are_read_from_the_environment_and_the_highest_of_a_team_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    roles = '{"a": "default:viewer", "b": "default:admin", "c": "default:member", "d": "a team: with colon:viewer"}'
+    settings = read(monkeypatch, SECATEUR_OIDC_ROLES=roles)
+    assert roles_of({"groups": ["a", "b", "c", "d", "x"]}, settings) == {
+        "default": "admin",
+        "a team: with colon": "viewer",
+    }
+    assert roles_of({"groups": "a"}, settings) == {"default": "viewer"}
+    assert roles_of({}, settings) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"SECATEUR_OIDC_ISSUER": "http://sso.example.com"}, "must begin with https://"),
+        ({"SECATEUR_OIDC_CLIENT_ID": None}, "SECATEUR_OIDC_CLIENT_ID is needed"),
+        ({"SECATEUR_OIDC_ROLES": None}, "nobody belongs to a team"),
+        ({"SECATEUR_OIDC_ROLES": '{"research": "default:owner"}'}, "with the role viewer, member, admin"),
+        ({"SECATEUR_OIDC_SCOPES": "profile"}, "must have openid"),
+    ],
+)
+def test_mistakes_are_named(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], reason: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(reason)):
+        read(monkeypatch, **changes)

@@ -97,28 +97,9 @@ def test_tokens_of_gitlab_are_admitted_by_its_ids(pipeline: Pipeline) -> None:
     made = pipeline.exchange(pipeline.issuer.sign(pipeline.claims(**{**gitlab, **unlike})))
     assert made.status_code == 201 and made.json()["name"] == "acme/oak 99" and made.json()["role"] == "viewer"
     assert "no rule" in pipeline.refused(**{**gitlab, **unlike, "environment": "staging"})
-    assert "pull and merge requests" in pipeline.refused(
-        **{**gitlab, **unlike, "pipeline_source": "merge_request_event"}
-    )
+    merged = {**gitlab, **unlike, "pipeline_source": "merge_request_event"}
+    assert "pull and merge requests" in pipeline.refused(**merged)
     assert "a fork's could be" in pipeline.refused(**{**gitlab, **unlike, "ref_path": "refs/merge-requests/4/head"})
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"event_name": "pull_request", "ref": "refs/pull/7/merge", "actor_id": "99"}, "pull and merge requests"),
-        ({"repository_id": "913", "repository_owner_id": "99", "repository": "stranger/oak"}, "no rule of this team"),
-        ({"repository_owner_id": "99"}, "no rule of this team"),
-    ],
-    ids=["its pull request", "its own push", "the repository after it got another owner"],
-)
-def test_a_fork_gets_no_key_by_a_rule_for_every_branch(
-    pipeline: Pipeline, changes: dict[str, str], reason: str
-) -> None:
-    pipeline.rule({"repository_id": "74", "repository_owner_id": "65"}).raise_for_status()
-    pushed = pipeline.exchange(pipeline.issuer.sign(pipeline.claims(event_name="push", ref="refs/heads/leaf")))
-    assert pushed.status_code == 201, pushed.text
-    assert reason in pipeline.refused(**{"event_name": "push", "ref": "refs/heads/leaf", **changes})
 
 
 @pytest.mark.parametrize("forge", ["github", "gitlab"])
@@ -140,8 +121,6 @@ def test_the_step_for_pipelines_prints_a_key_for_the_run(pipeline: Pipeline, for
     environment["SECATEUR_TOKEN"] = "no token"
     refused = subprocess.run([sys.executable, STEP], env=environment, capture_output=True, text=True)
     assert refused.returncode == 1 and "no signed token" in refused.stderr
-    unset = subprocess.run([sys.executable, STEP], env={}, capture_output=True, text=True)
-    assert unset.returncode == 1 and "is not set" in unset.stderr
 
 
 def test_tokens_that_prove_nothing_are_refused_with_the_reason(
@@ -153,6 +132,7 @@ def test_tokens_that_prove_nothing_are_refused_with_the_reason(
         "no rule of this team admits": {"repository_id": "75"},
         "no rule of this team": {"repository_id": None},
         "no rule of": {"ref": "refs/heads/other"},
+        "rule of this team admits": {"repository_owner_id": "99"},
         "no rule": {"aud": f"secateur:{other_team}"},
         "meant for another service": {"aud": "https://github.com/acme"},
         "is meant for another service": {"aud": [f"secateur:{pipeline.team}", "sts.example.com"]},
@@ -208,17 +188,11 @@ def test_deep_tokens_of_strangers_are_refused_and_counted_and_log_nothing(
     deep_claims = encoded(b'{"iss":"%s","a":' % stand_in.issuer.encode() + b"[" * 6000 + b"]" * 6000 + b"}")
     deep_header = encoded(b'{"alg":' + b"[" * 6000 + b"]" * 6000 + b"}")
     plain = encoded(b'{"iss":"%s"}' % stand_in.issuer.encode())
-    tokens = {
-        deep(): "no signed token",
-        f"{encoded(b'{}')}.{deep_claims}.AA": "no signed token",
-        f"{deep_header}.{plain}.AA": "no signed token",
-    }
-    for issuers in ([], [stand_in.issuer]):
-        portal = start_portal(workload_issuers=issuers, requests_per_minute=3, requests_burst=100)
-        answers = [httpx.post(f"{portal.url}/v1/workload-keys", json={"token": each}) for each in tokens]
-        for answer, reason in zip(answers, tokens.values(), strict=True):
-            assert answer.status_code == 422
-            assert (reason if issuers else "admits no tokens of pipelines") in answer.json()["detail"]
-        statuses = {httpx.post(f"{portal.url}/v1/workload-keys", json={"token": deep()}).status_code for _ in range(20)}
-        assert 429 in statuses <= {422, 429}
+    tokens = (deep(), f"{encoded(b'{}')}.{deep_claims}.AA", f"{deep_header}.{plain}.AA")
+    portal = start_portal(workload_issuers=[stand_in.issuer], requests_per_minute=3, requests_burst=100)
+    for token in tokens:
+        answer = httpx.post(f"{portal.url}/v1/workload-keys", json={"token": token})
+        assert answer.status_code == 422 and "no signed token" in answer.json()["detail"]
+    statuses = {httpx.post(f"{portal.url}/v1/workload-keys", json={"token": deep()}).status_code for _ in range(20)}
+    assert 429 in statuses <= {422, 429}
     assert "Traceback" not in caplog.text and len(max(caplog.messages, key=len)) < 1000

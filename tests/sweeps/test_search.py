@@ -79,17 +79,6 @@ def test_it_finds_what_the_whole_grid_finds_with_no_more_jobs(
     assert jobs <= len(curves) * len(sparsities)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(2, 5), st.integers(6, 40), st.data())
-def test_on_grids_of_some_size_it_needs_far_fewer(methods: int, width: int, data: st.DataObject) -> None:
-    """Bisection of one branch, and for each other as much again at most; where one method is best, one job each."""
-    sparsities = [(place + 1) / (width + 1) for place in range(width)]
-    last = [data.draw(st.integers(-1, width - 1)) for _ in range(methods)]
-    curves = [[1.0 if place <= end else 2.0 for place in range(width)] for end in last]
-    _, jobs = run(curves, sparsities, 1.5)
-    assert jobs <= methods * (width.bit_length() + 1) < methods * width
-
-
 @settings(max_examples=200, deadline=None)
 @given(rising_curves(), st.floats(0.5, 11), st.floats(-2, 2), st.integers(2, 30))
 def test_what_it_finds_by_cheaper_probes_keeps_the_limit_in_full(

