@@ -105,7 +105,7 @@ bench-experts: $(SETUP) ## a real model upcycled to a mixture, its experts dropp
 	$(BIN)/python -m bench.study experts --threads 1 --write docs/experts.md
 
 bench-structured: $(SETUP) ## every structured method and others' on a real model, at equal parameters; goes on where it was ended
-	$(BIN)/python -m bench.structured --write docs/structured.md --data core/measurements/structured.json
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study structured --write docs/structured.md --data core/measurements/structured.json
 
 bench-answers: $(SETUP) ## what calibration on conversations does for a chat model's answers, on a real model; goes on where it was ended
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study answers --write docs/answers-bench.md

@@ -11,6 +11,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +34,7 @@ from bench.service import Service, add_text, sample_service, service_key
 from bench.study_page import Goal, Name, Results, Table, function_of, page
 from secateur_wire.errors import NotFound, SecateurError
 from worker.embedded.register import add_model
+from worker.samples.zero_shot import add_task_samples
 
 STUDIES: Final = Path(__file__).parent / "studies"
 _AFTER: Final = "after: "
@@ -269,7 +271,7 @@ def run_job(service: Service, body: Mapping[str, Any], report: Sequence[str]) ->
 
     A target or gate that was missed is an end too.
     """
-    loads = [psutil.getloadavg()[0]]
+    loads, begun = [psutil.getloadavg()[0]], _processor_seconds()
     try:
         ended = service.client.wait(service.client.submit(**body).id)
         if ended.metrics is None:
@@ -282,9 +284,19 @@ def run_job(service: Service, body: Mapping[str, Any], report: Sequence[str]) ->
         "job": ended.id,
         "status": ended.status,
         "load": [*loads, psutil.getloadavg()[0]],
+        "processor_seconds": _processor_seconds() - begun,
         "metrics": ended.metrics.document(),
         "report": {name: whole.get(name) for name in report},
     }
+
+
+def _processor_seconds() -> float:
+    """Return what the processes of the service have worked, where this process started it, with those that ended."""
+    seconds = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            seconds += sum(process.cpu_times()[:4])
+    return seconds
 
 
 def _before(body: Mapping[str, Any]) -> str | None:
@@ -333,6 +345,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with sample_service() as service:
                 for text in study.texts:
                     add_text(service.home, text)
+                if any(body.get("evaluation", {}).get("tasks") for _, body in study.bodies()):
+                    add_task_samples(service.settings, print)
                 service.client.model(study.model)
                 results = Bench(study, service, runner, given.only, given.threads).measure()
     except (MissingData, CellFailed) as error:
