@@ -102,7 +102,8 @@ bench-frontier: $(SETUP) ## fits towards the dense model, part by part, against 
 	$(BIN)/python -m bench.study frontier --write docs/frontier.md --data core/measurements/zeros.json
 
 bench-experts: $(SETUP) ## a real model upcycled to a mixture, its experts dropped and pruned; goes on where it was ended
-	$(BIN)/python -m bench.study experts --threads 1 --write docs/experts.md
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study mixture --write docs/experts.md
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study experts --write docs/experts.md
 
 bench-structured: $(SETUP) ## every structured method and others' on a real model, at equal parameters; goes on where it was ended
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study structured --write docs/structured.md --data core/measurements/structured.json

@@ -353,7 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except NotFound:
-        print(f"no model {study.model}: `python -m bench.study judge` makes smollm2-rotated", file=sys.stderr)
+        makers = "`python -m bench.study judge` makes smollm2-rotated, and `… mixture` smollm2-mixture"
+        print(f"no model {study.model}: {makers}", file=sys.stderr)
         return 1
     command = f"python -m bench.study {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     facts = f"Written by `{command}`, on {describe_machine()}; {own_release()}.\n\n{study.facts.strip()}"
