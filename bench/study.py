@@ -9,6 +9,7 @@ import argparse
 import json
 import shlex
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,12 +26,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from bench.cells import Cell, CellFailed, Figures, Program, Runner, engine_program, forget, own_release, recall
 from bench.cells import recalled as kept_figures
 from bench.cells import run as run_program
-from bench.claims.sources import MissingData
 from bench.contest import Contest, checkpoint_place
 from bench.machine import describe_machine, threads_available
 from bench.measurements import merge
 from bench.page import show
 from bench.service import Service, add_text, sample_service, service_key
+from bench.sources import MissingData
 from bench.study_page import Goal, Name, Results, Table, function_of, page
 from secateur_wire.errors import NotFound, SecateurError
 from worker.embedded.register import add_model
@@ -337,6 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join([*study.beside, *(name.title for name, _ in study.bodies())]))
         return 0
     runner = Runner.of(given)
+    if given.hours:
+        runner.deadline = time.monotonic() + 3600 * given.hours
     try:
         if (contest := study.contest) is not None:
             prepared = function_of(contest.work)(contest.spec, [body for _, body in study.bodies()], given.threads)
@@ -378,6 +381,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", nargs="*", metavar="PLACE=JSON", default=[], help="values of the file, base.evaluation.samples=2"
     )
     parser.add_argument("--threads", type=int, default=threads_available(), help="threads (default: cores)")
+    parser.add_argument("--hours", type=float, help="after which no cell begins")
     parser.add_argument("--fresh", action="store_true", help="measure again what is kept")
     parser.add_argument("--recall", action="store_true", help="show what there is, and run nothing")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
