@@ -102,10 +102,11 @@ bench-frontier: $(SETUP) ## fits towards the dense model, part by part, against 
 	$(BIN)/python -m bench.study frontier --write docs/frontier.md --data core/measurements/zeros.json
 
 bench-experts: $(SETUP) ## a real model upcycled to a mixture, its experts dropped and pruned; goes on where it was ended
-	$(BIN)/python -m bench.study experts --threads 1 --write docs/experts.md
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study mixture --write docs/experts.md
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study experts --write docs/experts.md
 
 bench-structured: $(SETUP) ## every structured method and others' on a real model, at equal parameters; goes on where it was ended
-	$(BIN)/python -m bench.structured --write docs/structured.md --data core/measurements/structured.json
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study structured --write docs/structured.md --data core/measurements/structured.json
 
 bench-answers: $(SETUP) ## what calibration on conversations does for a chat model's answers, on a real model; goes on where it was ended
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study answers --write docs/answers-bench.md
@@ -117,8 +118,9 @@ bench-bytes: $(SETUP) ## what a file of so many bytes is worth, pruned and in fe
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study judge --write docs/judge.md
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.study equal_bytes --write docs/equal-bytes-map.md
 
-bench-gpu: $(SETUP) ## on a machine with an NVIDIA GPU: the tests that need one, then times, memory and the speed of 2:4, into docs/gpu.md; HOURS=4 at most, goes on where it was ended
-	$(BIN)/python -m bench.gpu --hours $(HOURS) --write docs/gpu.md
+bench-gpu: $(SETUP) ## on a machine with an NVIDIA GPU: the tests that need one, then times, memory and the speed of 2:4, into docs/gpu.md; HOURS=4 after which no cell begins, goes on where it was ended
+	$(BIN)/python -m pytest -m gpu tests/engine tests/worker $(PYTEST_FLAGS)
+	$(BIN)/python -m bench.study capacity --hours $(HOURS) --write docs/gpu.md
 
 mutants: $(SETUP) ## a hundred small faults put into a copy of the product, one at a time: do the tests notice? goes on where it was ended
 	$(BIN)/python -m bench.mutants

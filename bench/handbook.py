@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from bench.cells import CACHE
-from bench.claims.sources import MissingData
+from bench.sources import MissingData
 
 FOLDER_VARIABLE = "DEBIAN_HANDBOOK"
 PACKAGE = "debian-handbook"

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import fmean
 
 from bench.cells import CACHE
-from bench.claims.sources import LanguageFiles, fetch_language_files
 from bench.handbook import LICENCE, write_handbook
 from bench.page import MISSING
+from bench.sources import LanguageFiles, fetch_language_files
 from bench.windows import Windows
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.settings import Settings

@@ -1,9 +1,8 @@
 """Many clients, a few workers, a method that does nothing: how long submitting takes, how soon a worker has the job,
-and that none is lost, run twice or served out of turn. `python -m bench.load [--jobs 1000] [--chaos]`.
+and that none is lost, run twice or served out of turn. `python -m bench.load [--jobs 1000]`.
 
 Everything is real but the method: uvicorn, PostgreSQL, redis-server (from the system's packages), Celery workers, a
-process per runner task. With `--chaos`, meanwhile: Redis is flushed, stopped and started again; PostgreSQL too; the API
-is killed between commit and hint, a worker is killed.
+process per runner task. What happens while parts of it are away is asked by `bench.chaos`.
 """
 
 import argparse
@@ -14,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import select
@@ -24,9 +23,6 @@ from bench.page import milliseconds, table
 from core.database import transaction
 from core.service.jobs.tables import AttemptRow, JobRow
 from secateur import Client
-
-RETRIES = 40
-"""Of a client; what it is to outlive takes up to half a minute."""
 
 
 @dataclass
@@ -45,7 +41,6 @@ class Findings:
     runs: Counter[tuple[str, int]]
     submitted: list[str]
     unfair: float | None
-    events: list[str] = field(default_factory=list)
 
     @property
     def lost(self) -> int:
@@ -65,7 +60,6 @@ def measure(
     jobs: int,
     rate: float,
     alone: int,
-    chaos: bool,
     say: Callable[[str], None] = lambda line: None,
 ) -> Findings:
     """One run. `rate` is of all clients together, in jobs a second (0: as fast as they can); `alone` is how many jobs
@@ -76,10 +70,9 @@ def measure(
     began = time.monotonic()
     crowd = Crowd(fleet.url, keys, jobs, rate)
     crowd.start()
-    events = _disturb(fleet, crowd, say) if chaos else []
-    crowd.join(fleet)
+    crowd.join()
     _wait_for_all(fleet, say)
-    return _findings(fleet, crowd, free_submit, first, events, time.monotonic() - began)
+    return _findings(fleet, crowd, free_submit, first, time.monotonic() - began)
 
 
 def _alone(fleet: Fleet, key: str, count: int) -> tuple[list[float], list[str]]:
@@ -100,8 +93,7 @@ def _alone(fleet: Fleet, key: str, count: int) -> tuple[list[float], list[str]]:
 class Crowd:
     """Clients in threads, each with a key and a connection of its own."""
 
-    def __init__(self, url: str, keys: Sequence[str], jobs: int, rate: float, method: str = "noop") -> None:
-        self._method = method
+    def __init__(self, url: str, keys: Sequence[str], jobs: int, rate: float) -> None:
         self._pause = len(keys) / rate if rate else 0.0
         self.times: list[float] = []
         self.submitted: list[str] = []
@@ -116,83 +108,30 @@ class Crowd:
         for thread in self._threads:
             thread.start()
 
-    def is_submitting(self) -> bool:
-        return any(thread.is_alive() for thread in self._threads)
-
-    def join(self, fleet: Fleet) -> None:
-        while self.is_submitting():
-            revive(fleet)
-            time.sleep(0.1)
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
         if self.failures:
             raise self.failures[0]
 
     def _submit(self, url: str, key: str, count: int) -> None:
         try:
-            with Client(url, key, retries=RETRIES) as client:
+            with Client(url, key) as client:
                 due = time.monotonic() + random.uniform(0, self._pause)
                 for _ in range(count):
                     time.sleep(max(0.0, due - time.monotonic()))
                     due += self._pause
                     started = time.perf_counter()
-                    job = client.submit(model=MODEL, method=self._method, sparsity=0.5)
+                    job = client.submit(model=MODEL, method="noop", sparsity=0.5)
                     self.times.append(time.perf_counter() - started)
                     self.submitted.append(job.id)
         except BaseException as error:
             self.failures.append(error)
 
 
-def revive(fleet: Fleet) -> bool:
-    """Start the API again where it was killed, as what watches containers does."""
-    if fleet.is_running("api"):
-        return False
-    fleet.kill("api")  # reap it
-    fleet.start("api")
-    return True
-
-
-def _disturb(fleet: Fleet, crowd: Crowd, say: Callable[[str], None]) -> list[str]:
-    """Everything that is to be outlived, one after the other, while jobs are submitted and run."""
-    done: list[str] = []
-
-    def note(what: str) -> None:
-        done.append(what)
-        say(f"  {what}")
-
-    def kill_between_commit_and_hint() -> None:
-        (fleet.folder / "kill-api").touch()
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and crowd.is_submitting():
-            if revive(fleet):
-                note("API killed between commit and hint")
-                return
-            time.sleep(0.05)
-        (fleet.folder / "kill-api").unlink(missing_ok=True)
-
-    time.sleep(2)
-    kill_between_commit_and_hint()
-    fleet.redis().flushall()
-    note("Redis flushed")
-    kill_between_commit_and_hint()
-    fleet.stop_redis()
-    time.sleep(3)
-    fleet.start_redis()
-    note("Redis stopped and started")
-    fleet.kill("worker-0")
-    note("a worker killed")
-    fleet.start("worker-0")
-    kill_between_commit_and_hint()
-    fleet.restart_postgres(2)
-    note("PostgreSQL stopped and started")
-    kill_between_commit_and_hint()
-    fleet.redis().flushall()
-    note("Redis flushed")
-    return done
-
-
 def _wait_for_all(fleet: Fleet, say: Callable[[str], None]) -> None:
     left, since = -1, time.monotonic()
     while True:
-        revive(fleet)
         with transaction(fleet.sessions) as session:
             open_jobs = session.scalars(select(JobRow.status).where(JobRow.finished_at.is_(None))).all()
         if not open_jobs:
@@ -205,9 +144,7 @@ def _wait_for_all(fleet: Fleet, say: Callable[[str], None]) -> None:
         time.sleep(0.5)
 
 
-def _findings(
-    fleet: Fleet, crowd: Crowd, free_submit: list[float], first: list[str], events: list[str], seconds: float
-) -> Findings:
+def _findings(fleet: Fleet, crowd: Crowd, free_submit: list[float], first: list[str], seconds: float) -> Findings:
     with transaction(fleet.sessions) as session:
         rows = session.execute(
             select(
@@ -234,7 +171,6 @@ def _findings(
         runs=runs,
         submitted=crowd.submitted,
         unfair=_unfairness([start for start in starts if start[0] not in alone]),
-        events=events,
     )
 
 
@@ -268,7 +204,6 @@ def report(found: Findings) -> str:
         f"attempts a job took: {dict(sorted(found.attempts.items()))}",
         f"runs: {found.runs.total()} of {len(found.runs)} attempts; attempts run twice: {found.run_twice}",
         f"largest distance of a team's share of starts from an equal one, while all waited: {fair}",
-        *([f"meanwhile: {'; '.join(found.events)}"] if found.events else []),
     ]
     return "\n".join([table(["what", "jobs", "p50 ms", "p99 ms", "most ms"], rows), "", *facts])
 
@@ -281,7 +216,6 @@ def main() -> int:
     parser.add_argument("--teams", type=int, default=4)
     parser.add_argument("--rate", type=float, default=20, help="jobs a second of all clients; 0: as fast as they can")
     parser.add_argument("--alone", type=int, default=100, help="jobs sent one at a time first")
-    parser.add_argument("--chaos", action="store_true")
     parser.add_argument("--pooled", action="store_true", help="workers reach PostgreSQL through PgBouncer")
     asked = parser.parse_args()
 
@@ -294,7 +228,7 @@ def main() -> int:
     ):
         keys = fleet.keys(asked.teams, asked.clients)
         say(f"{asked.workers} workers, {asked.clients} clients of {asked.teams} teams at {fleet.url}")
-        found = measure(fleet, keys, jobs=asked.jobs, rate=asked.rate, alone=asked.alone, chaos=asked.chaos, say=say)
+        found = measure(fleet, keys, jobs=asked.jobs, rate=asked.rate, alone=asked.alone, say=say)
         say(report(found))
     return int(found.lost > 0 or found.run_twice > 0)
 

@@ -4,12 +4,10 @@ that does nothing. All are started, ended and killed from the thread that owns t
 
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 import httpx
 import redis
@@ -124,11 +122,13 @@ class Fleet:
 
     def start(self, name: str) -> None:
         with open(self.folder / f"{name}.log", "ab") as log:
-            self._parts[name] = self.launch(self._command(name), name, log, self._environment(name))
-
-    def launch(self, command: list[str], name: str, log: IO[bytes], environment: Mapping[str, str]) -> ChildProcess:
-        """Start a process; by another way in another kind of fleet."""
-        return spawn(command, name=name, stdout=log, stderr=subprocess.STDOUT, environment=environment)
+            self._parts[name] = spawn(
+                self._command(name),
+                name=name,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                environment=self._environment(name),
+            )
 
     def kill(self, name: str) -> None:
         """Kill -9, and all that goes with it."""
@@ -142,9 +142,6 @@ class Fleet:
         """Names of the processes that were started."""
         return list(self._parts)
 
-    def pid(self, name: str) -> int:
-        return self._parts[name].pid
-
     def end_all(self) -> None:
         """Killed: every job has ended, and nothing here is kept."""
         for part in self._parts.values():
@@ -155,16 +152,8 @@ class Fleet:
         self.start("redis")
         until(lambda: self.redis().ping(), 20)
 
-    def stop_redis(self) -> None:
-        self._parts.pop("redis").end(grace_seconds=10)
-
     def redis(self) -> "redis.Redis":
         return redis.Redis(port=self.redis_port)
-
-    def restart_postgres(self, seconds_away: float) -> None:
-        stop_postgres(self._data)
-        time.sleep(seconds_away)
-        start_postgres(self._data)
 
     def _command(self, name: str) -> list[str]:
         celery = [sys.executable, "-m", "celery", "--quiet", "--app", "tests.load.noop_worker", "worker"]

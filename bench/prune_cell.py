@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.engine.architectures.architecture import Architecture
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.layerwise.plan import LayerwisePlan
-from core.engine.pruning.results import PruneResult
 from core.engine.removals.run import LanguagePass
 from core.methods.registry import get_method
 from core.pipeline.passes import walk_for
@@ -27,13 +25,10 @@ from core.pipeline.recipes.validation import resolve_request
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pass that was run, what it gave, and its seconds, on the wall and of the processor; of saving on the wall."""
+    """A pass that was run, and its seconds."""
 
     walk: LanguagePass[Any]
-    result: PruneResult
     seconds: float
-    processor_seconds: float
-    save_seconds: float
 
 
 def prune_into(
@@ -43,7 +38,6 @@ def prune_into(
     calibration: Tensor | None,
     *,
     device: torch.device = torch.device("cpu"),  # noqa: B008
-    discovered: Architecture | None = None,
     layerwise: type[LayerwisePass] | None = None,
 ) -> Pruned:
     """Carry a request out and write the checkpoint to `output`, whole or not at all.
@@ -63,16 +57,15 @@ def prune_into(
         walk = layerwise(folder, plan, **setting)
     backend = backend_of(device)
     backend.synchronise()
-    begun, processor = time.perf_counter(), time.process_time()
+    begun = time.perf_counter()
     result = walk.run()
     backend.synchronise()
-    done, processor = time.perf_counter(), time.process_time() - processor
+    seconds = time.perf_counter() - begun
     artifact = work / "artifact"
-    write_checkpoint(result.files, result.unchanged, folder.path, artifact, config=result.config, discovered=discovered)
-    saved = time.perf_counter()
+    write_checkpoint(result.files, result.unchanged, folder.path, artifact, config=result.config)
     artifact.rename(output)
     shutil.rmtree(work)
-    return Pruned(walk, result, done - begun, processor, saved - done)
+    return Pruned(walk, seconds)
 
 
 def prune(spec: dict[str, Any]) -> dict[str, Any]:

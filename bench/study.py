@@ -9,8 +9,10 @@ import argparse
 import json
 import shlex
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -24,15 +26,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from bench.cells import Cell, CellFailed, Figures, Program, Runner, engine_program, forget, own_release, recall
 from bench.cells import recalled as kept_figures
 from bench.cells import run as run_program
-from bench.claims.sources import MissingData
 from bench.contest import Contest, checkpoint_place
 from bench.machine import describe_machine, threads_available
 from bench.measurements import merge
 from bench.page import show
 from bench.service import Service, add_text, sample_service, service_key
+from bench.sources import MissingData
 from bench.study_page import Goal, Name, Results, Table, function_of, page
 from secateur_wire.errors import NotFound, SecateurError
 from worker.embedded.register import add_model
+from worker.samples.zero_shot import add_task_samples
 
 STUDIES: Final = Path(__file__).parent / "studies"
 _AFTER: Final = "after: "
@@ -269,7 +272,7 @@ def run_job(service: Service, body: Mapping[str, Any], report: Sequence[str]) ->
 
     A target or gate that was missed is an end too.
     """
-    loads = [psutil.getloadavg()[0]]
+    loads, begun = [psutil.getloadavg()[0]], _processor_seconds()
     try:
         ended = service.client.wait(service.client.submit(**body).id)
         if ended.metrics is None:
@@ -282,9 +285,19 @@ def run_job(service: Service, body: Mapping[str, Any], report: Sequence[str]) ->
         "job": ended.id,
         "status": ended.status,
         "load": [*loads, psutil.getloadavg()[0]],
+        "processor_seconds": _processor_seconds() - begun,
         "metrics": ended.metrics.document(),
         "report": {name: whole.get(name) for name in report},
     }
+
+
+def _processor_seconds() -> float:
+    """Return what the processes of the service have worked, where this process started it, with those that ended."""
+    seconds = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            seconds += sum(process.cpu_times()[:4])
+    return seconds
 
 
 def _before(body: Mapping[str, Any]) -> str | None:
@@ -325,6 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join([*study.beside, *(name.title for name, _ in study.bodies())]))
         return 0
     runner = Runner.of(given)
+    if given.hours:
+        runner.deadline = time.monotonic() + 3600 * given.hours
     try:
         if (contest := study.contest) is not None:
             prepared = function_of(contest.work)(contest.spec, [body for _, body in study.bodies()], given.threads)
@@ -333,13 +348,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with sample_service() as service:
                 for text in study.texts:
                     add_text(service.home, text)
+                if any(body.get("evaluation", {}).get("tasks") for _, body in study.bodies()):
+                    add_task_samples(service.settings, print)
                 service.client.model(study.model)
                 results = Bench(study, service, runner, given.only, given.threads).measure()
     except (MissingData, CellFailed) as error:
         print(error, file=sys.stderr)
         return 1
     except NotFound:
-        print(f"no model {study.model}: `python -m bench.study judge` makes smollm2-rotated", file=sys.stderr)
+        makers = "`python -m bench.study judge` makes smollm2-rotated, and `… mixture` smollm2-mixture"
+        print(f"no model {study.model}: {makers}", file=sys.stderr)
         return 1
     command = f"python -m bench.study {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     facts = f"Written by `{command}`, on {describe_machine()}; {own_release()}.\n\n{study.facts.strip()}"
@@ -363,6 +381,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", nargs="*", metavar="PLACE=JSON", default=[], help="values of the file, base.evaluation.samples=2"
     )
     parser.add_argument("--threads", type=int, default=threads_available(), help="threads (default: cores)")
+    parser.add_argument("--hours", type=float, help="after which no cell begins")
     parser.add_argument("--fresh", action="store_true", help="measure again what is kept")
     parser.add_argument("--recall", action="store_true", help="show what there is, and run nothing")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")

@@ -158,10 +158,12 @@ def measured(results: Results, names: Sequence[Name | Figures], figure: str) -> 
 
     `A ÷ B` divides paths, seed by seed; B may be a number. Lists, such as one value a request, are added over seeds,
     and the quotient of their sums has a standard error over requests. `A ÷ B with CHOICE` takes B of the job with
-    another choice, `ln` the logarithm. A text is that of the first name.
+    another choice. `ln A ÷ B` is the logarithm of the quotient, `ln A ÷ ln B` a quotient of logarithms. A text is that
+    of the first name.
     """
     above, _, below = figure.removeprefix("ln ").partition(" ÷ ")
     below, of_another, choice = below.partition(" with ")
+    are_logarithms, below = below.startswith("ln "), below.removeprefix("ln ")
     pairs: list[tuple[Any, Any]] = []
     for name in names:
         own = _figures(results, name)
@@ -186,6 +188,8 @@ def measured(results: Results, names: Sequence[Name | Figures], figure: str) -> 
         counts = _added([each for _, each in pairs]) if below else [float(len(pairs))] * len(sums)
         ratio, error = mean_over(sums, counts)
         return None if ratio is None else Value([ratio], error if below else None)
+    if are_logarithms:
+        return Value([math.log(one) / math.log(two) for one, two in pairs])
     values = [float(one) / float(two) if below else float(one) for one, two in pairs]
     return Value([math.log(each) for each in values] if figure.startswith("ln ") else values)
 

@@ -12,7 +12,7 @@ from bench.cells import Runner
 from bench.claims.report import write_page
 from bench.claims.rules import CLAIMS
 from bench.claims.running import cells_of, measure
-from bench.claims.sources import MissingData, fashion_mnist_files, fetch_language_files, judge_folder
+from bench.sources import MissingData, fashion_mnist_files, fetch_language_files, judge_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

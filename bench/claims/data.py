@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.claims.sources import fashion_mnist_files
+from bench.sources import fashion_mnist_files
 from core.engine.datasets.image_set import TensorImages
 from worker.samples.images import FASHION_MNIST_FILES, idx
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.claims.sources import RECALL, LanguageFiles
+from bench.sources import RECALL, LanguageFiles
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import calibration_windows, evaluation_windows
 from core.engine.evaluation.zero_shot import measure_tasks

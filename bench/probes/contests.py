@@ -9,7 +9,6 @@ from datetime import date
 from typing import Any, Final
 
 from bench.cells import Cell, cell_key, engine_program, own_release, run
-from bench.claims.sources import LanguageFiles, fetch_language_files
 from bench.contest import (
     Contest,
     Ground,
@@ -22,6 +21,7 @@ from bench.contest import (
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN, accuracies, task_copies, write_texts
 from bench.machine import describe_machine, products
 from bench.measurements import spread
+from bench.sources import LanguageFiles, fetch_language_files
 from bench.study_page import Name, Results, Value
 from bench.study_page import measured as figure_of
 from bench.windows import SELF_WINDOWS, SelfText, Windows

@@ -17,7 +17,7 @@ from bench.claims.record import knee
 from bench.claims.report import text, write_page
 from bench.claims.rules import CLAIMS
 from bench.claims.running import cells_of
-from bench.claims.sources import MissingData
+from bench.sources import MissingData
 from tests.bench.claim_figures import ADVERSE, FAVOURABLE
 
 

@@ -90,6 +90,7 @@ def results() -> Results:
         ("chats", "metrics.bits ÷ metrics.bits with none", "–"),
         ("", "metrics.bits", "1.25 ± 0.35 (2)"),
         ("chats", "ln metrics.bits", "-0.11"),
+        ("chats", "ln probe.kl.0 ÷ ln probe.kl.0 with ", "0.70"),
         ("chats", "metrics.kind", "frontier"),
         ("chats", "beside.dense.*.right ÷ beside.dense.*.of", "0.75"),
         ("chats", "probe.tokens.1 ÷ metrics.bits", "22.22"),

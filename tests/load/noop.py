@@ -1,6 +1,6 @@
 """A method that does nothing, known only where this module is loaded: by the API and the workers of the load run.
 
-LOAD_FOLDER in the environment holds what the runs share: `runs.log`, and `kill-api`, see `tests.load.noop_api`.
+LOAD_FOLDER in the environment holds what the runs share: `runs.log`.
 """
 
 import os

@@ -9,7 +9,7 @@ import torch
 
 from bench.claims.language import Language
 from bench.claims.record import Record
-from bench.claims.sources import judge_folder
+from bench.sources import judge_folder
 from core.engine.models.folder import open_model
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.quantization.gptq.method import GPTQ

@@ -46,6 +46,6 @@ def _give_devices() -> None:
 DEVICE_KINDS["sim"] = replace(
     CPU, name="sim", operations_per_second=CUDA.operations_per_second, context_bytes=CUDA.context_bytes
 )
-if any(word.startswith(("worker.runner", "bench.gpu_cell")) for word in sys.orig_argv):
+if any(word.startswith("worker.runner") for word in sys.orig_argv):
     os.environ["FORKS"] = "1" if any("forking_process" in word for word in sys.orig_argv) else ""
     _give_devices()
