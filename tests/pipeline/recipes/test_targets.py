@@ -1,4 +1,4 @@
-"""What a target means: at most the figure asked for, and within one aligned group of channels in every layer."""
+"""What a target means, of units and of tokens beside them: at most the figure asked for, and within one group of it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 
 from core.engine.architectures.description import ModelDescription, inspect_folder, require_structure
 from core.engine.removals.layers.counts import layer_count
+from core.engine.removals.vocabulary.counts import planned_tokens
+from core.engine.removals.vocabulary.sizes import reduced_description
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
-from core.methods.registry import parse_parameters
+from core.methods.registry import get_method, parse_parameters
+from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
+from core.pipeline.recipes.vocabulary import request_with_vocabulary
 from secateur_wire.errors import InvalidTarget
-from secateur_wire.job_body import Target
+from secateur_wire.job_body import Target, Vocabulary
 from tests.engine.tiny import UNLIKE, make_model
 from tests.families import LANGUAGE_MODELS
 
@@ -102,3 +106,61 @@ def test_what_is_out_of_reach_names_the_nearest_figure_which_is_within_reach(
         assert sparsity(dense) == 0
         with pytest.raises(InvalidTarget, match=f"the dense model has only {dense:,}"):
             sparsity(dense + 1)
+
+
+TOKENS = 96
+HALF = Vocabulary(amount=0.5, round_to=8)
+
+
+@pytest.fixture(scope="module")
+def llama(described: dict[str, ModelDescription]) -> ModelDescription:
+    return described["llama"]
+
+
+def resolved(
+    description: ModelDescription, vocabulary: Vocabulary | None = HALF, method: str = "depth", **given: Any
+) -> ResolvedRequest:
+    return request_with_vocabulary(description, UnresolvedRequest(method, **given), Output(), vocabulary)
+
+
+def test_a_share_is_one_of_the_whole_model_and_stays_what_was_asked_for(llama: ModelDescription) -> None:
+    layer = require_structure(llama).layers[0].parameters / llama.parameters
+    request = resolved(llama, sparsity=layer)
+    assert request.sparsity == pytest.approx(layer)
+    again = resolved(llama, sparsity=request.sparsity)
+    assert again.sparsity == pytest.approx(request.sparsity)
+    assert resolved(llama, method="magnitude", sparsity=0.5).sparsity == 0.5, "zeros are a share of the layers"
+    assert resolved(llama, method="none").sparsity is None
+
+
+@pytest.mark.parametrize("kind", ["parameters", "bytes"])
+def test_a_target_counts_the_tokens_that_go(llama: ModelDescription, kind: str) -> None:
+    reduced = reduced_description(llama, TOKENS // 2)
+    left = getattr(reduced, kind)
+    assert resolved(llama, target=Target(**{kind: left})).sparsity == 0, "the tokens are enough"
+    layer = require_structure(llama).layers[0].parameters
+    beyond = left - layer * (1 if kind == "parameters" else 4)
+    met = resolved(llama, target=Target(**{kind: beyond})).sparsity
+    assert met == pytest.approx(layer / llama.parameters)
+    alone = resolved(llama, None, target=Target(**{kind: beyond})).sparsity
+    assert alone is not None and met is not None and alone > met
+
+
+def test_tokens_of_the_method_follow_from_its_share_or_its_target(llama: ModelDescription) -> None:
+    info = get_method("vocabulary")
+    assert info.removal is not None
+
+    def left(**given: Any) -> int | None:
+        request = resolved(llama, None, "vocabulary", **given)
+        return planned_tokens(request.cut(llama))
+
+    rows = reduced_description(llama, 64).parameters
+    assert left(parameters={"tokens": 60, "round_to": 8}) == 64
+    assert left(parameters={"round_to": 8}, target=Target(parameters=rows)) == 64
+    assert left(parameters={"round_to": 8}, target=Target(parameters=rows - 1)) == 56
+    assert left(parameters={"round_to": 8}, sparsity=1 - rows / llama.parameters) == 64
+    assert left() is None and left(parameters={"tokens": "auto"}) is None
+    both = resolved(llama, None, "vocabulary", parameters={"tokens": 64})
+    assert both.sparsity == pytest.approx(1 - rows / llama.parameters)
+    again = {"parameters": {"tokens": 64}, "sparsity": both.sparsity}
+    assert left(**again) == 64, "a recipe has both"
