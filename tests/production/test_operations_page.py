@@ -59,11 +59,10 @@ def test_alert_rules_name_metrics_and_routes_that_there_are(api_client: TestClie
 def test_every_query_of_the_dashboard_is_one_and_names_metrics_that_there_are(
     api_client: TestClient, tmp_path: Path
 ) -> None:
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    board = DASHBOARD.read_text()
+    queries = [target["expr"] for panel in json.loads(board)["panels"] for target in panel.get("targets", [])]
     asked = [each.replace("$queue", ".*").replace("$__rate_interval", "30s") for each in queries]
-    exposed = _samples(api_client)
-    assert asked and not {name for each in asked for name in re.findall(r"secateur_\w+", each)} - exposed
+    assert asked and set(re.findall(r"secateur_\w+", board)) <= _samples(api_client)
     rules = [{"record": f"panel:{number}", "expr": each} for number, each in enumerate(asked)]
     (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
     tried = subprocess.run([needed("promtool"), "check", "rules", "rules.yml"], cwd=tmp_path, capture_output=True)
