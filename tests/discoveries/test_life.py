@@ -1,28 +1,38 @@
-"""The life of a discovery: from a model that nobody listed to a job that a worker takes."""
+"""The life of a discovery: from a model that nobody listed to a job that a worker takes. Traces of registered
+classifiers.
+"""
 
 import json
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker, undefer
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from core.database import transaction
+from core.engine.architectures.classifier_architecture import TraceAnswer, TraceQuestion
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
-from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
+from core.engine.models.classifier import open_classifier
+from core.engine.pruning.classifier_trace import trace_classifier
+from core.pipeline.stages.trace import answer as answer_of
 from core.service.discoveries import queue as discoveries
-from core.service.discoveries.requests import ask
 from core.service.jobs import queue
 from core.service.jobs.queue import Claim
+from core.service.registry.tables import ModelRow
 from core.settings import Settings
+from core.storage import Store
 from secateur_wire.errors import DiscoveryFailed
 from tests.discoveries.conftest import Fleet
+from tests.engine.classifier_folders import make_classifier
 from tests.model_folders import write_alien
 from worker.supervisor.discoverer import Discoverer
+from worker.supervisor.tracer import ClassifierTracer
 
 
 def register(api: TestClient, folder: Path, name: str = "alien") -> dict[str, Any]:
@@ -163,6 +173,28 @@ def test_the_discovery_of_a_worker_that_was_killed_is_another_ones(
         assert not discoveries.fail(session, killed, late, most_attempts=2), "whoever lost it writes nothing"
 
 
+def test_a_sweep_and_a_trigger_wait_until_it_is_discovered(api: TestClient, fleet: Fleet, alien: Path) -> None:
+    register(api, alien)
+    template = {"model": "alien", "method": "magnitude", "sparsity": 0.5}
+    trigger = api.post("/v1/triggers", json={"name": "nightly", "template": template})
+    assert trigger.status_code == 201, trigger.text
+    wrong = {"name": "wrong", "template": template | {"pattern": "structured"}}
+    assert api.post("/v1/triggers", json=wrong).json()["code"] == "invalid_pattern"
+    body = {
+        "job": {"model": "alien"},
+        "grid": {"method": ["magnitude", "depth"], "sparsity": [0.5]},
+        "skip_invalid": True,
+    }
+    sweep = api.post("/v1/sweeps", json=body)
+    assert sweep.status_code == 201 and "examined" in sweep.json()["waiting_for"], sweep.text
+    path = f"/v1/sweeps/{sweep.json()['id']}"
+    assert fleet.advance() == 0 and "examined" in api.get(path).json()["waiting_for"]
+    assert fleet.look() and fleet.advance() == 1
+    known = api.get(path).json()
+    assert (known["waiting_for"], known["points"]["total"]) == (None, 1)
+    assert [each["values"]["method"] for each in known["skipped"]] == ["depth"], "it needs a calibration text"
+
+
 def test_a_team_may_have_only_so_many_that_are_not_over(
     api: TestClient, fleet: Fleet, settings: Settings, alien: Path
 ) -> None:
@@ -175,28 +207,6 @@ def test_a_team_may_have_only_so_many_that_are_not_over(
     assert api.post("/v1/models/inspect", json={"model": "alien"}).status_code == 202
     assert fleet.look()
     assert api.post("/v1/models/inspect", json={"model": "other"}).status_code == 202
-
-
-def test_teams_take_turns(
-    sessions: sessionmaker[Session], settings: Settings, alien: Path, team: str, other_team: str
-) -> None:
-    model = describe_source(alien)
-    assert isinstance(model, UndiscoveredModel)
-    asked: list[str] = []
-    for number, asking in enumerate((team, team, other_team)):
-        with transaction(sessions) as session:
-            facts = model.model_dump(exclude={"content", "digest"})
-            other = UndiscoveredModel.of(model.config | {"number": number}, model.tensors, **facts)
-            asked.append(ask(session, asking, other, "5.24.0", settings).id)
-    taken: list[str] = []
-    for _ in asked:
-        with transaction(sessions) as session:
-            claimed = discoveries.claim(
-                session, worker_id="worker_a", transformers_version="5.24.0", lease_seconds=60, most_attempts=2
-            )
-            assert claimed is not None
-            taken.append(claimed.id)
-    assert taken == [asked[0], asked[2], asked[1]]
 
 
 def test_the_real_child_discovers_a_model_that_nobody_listed(api: TestClient, fleet: Fleet, settings: Settings) -> None:
@@ -216,3 +226,53 @@ def test_the_real_child_discovers_a_model_that_nobody_listed(api: TestClient, fl
     assert fleet.resolve() == 1 and fleet.hints == [job_id]
     known = api.get("/v1/models/mixtral").json()
     assert known["discovery"] is None and known["prunable_parameters"] > 0
+
+
+_JOB = {"method": "magnitude", "sparsity": 0.5, "evaluation": {"datasets": []}}
+
+
+@pytest.fixture
+def classifier(settings: Settings) -> Path:
+    return make_classifier(settings.models_root / "lenet", "lenet-5").absolute()
+
+
+def _estimate(api: TestClient) -> dict[str, Any]:
+    answer = api.post("/v1/models/inspect", json={"model": "lenet", **_JOB}).raise_for_status().json()
+    estimate: dict[str, Any] = answer["estimate"]
+    return estimate
+
+
+@pytest.fixture
+def command(classifier: Path, tmp_path: Path) -> Sequence[str]:
+    """The command of a child that says what was traced here, which loads no libraries."""
+    passes = trace_classifier(open_classifier(classifier), (1, 28, 28))
+    answer = tmp_path / "answer.json"
+    answer.write_text(TraceAnswer(passes=passes).model_dump_json())
+    return sys.executable, "-c", "import sys; print(open(sys.argv[1]).read())", str(answer)
+
+
+def test_a_registered_classifier_is_traced_and_its_jobs_estimated_by_that(
+    api: TestClient, sessions: sessionmaker[Session], settings: Settings, store: Store, classifier: Path,
+    command: Sequence[str],
+) -> None:  # fmt: skip
+    api.post("/v1/models", json={"name": "lenet", "path": str(classifier)}).raise_for_status()
+    rough = _estimate(api)
+    tracer = ClassifierTracer(store, settings, command=command)
+    assert tracer.take_next(sessions) and not tracer.take_next(sessions)
+    with transaction(sessions) as session:
+        query = select(ModelRow).where(ModelRow.name == "lenet").options(undefer(ModelRow.description))
+        passes = session.scalars(query).one().description["passes"]
+    assert passes["image_shape"] == [1, 28, 28] and passes["operations"] == 4_581_000
+    traced = _estimate(api)
+    assert traced["floating_point_operations"] == 200 * 4_581_000 < rough["floating_point_operations"]
+    assert traced["peak_memory_bytes"] != rough["peak_memory_bytes"]
+
+
+def test_the_child_finds_the_same_by_config_and_headers_alone(classifier: Path) -> None:
+    opened = open_classifier(classifier)
+    tensors = {entry.name: (entry.dtype, entry.shape) for entry in opened.tensors.values()}
+    question = TraceQuestion(config=opened.raw_config, tensors=tensors, image_shape=(1, 28, 28))
+    answered = answer_of(TraceQuestion.model_validate_json(question.model_dump_json()))
+    assert answered.error is None and answered.passes == trace_classifier(opened, (1, 28, 28))
+    refused = answer_of(question.model_copy(update={"config": opened.raw_config | {"network": "none"}}))
+    assert refused.passes is None and refused.error is not None and "none" in refused.error

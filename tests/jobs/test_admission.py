@@ -84,6 +84,14 @@ def test_a_worker_claims_the_best_of_what_it_has_room_for(
     assert [claim(sessions, "large") for _ in range(3)] == [jobs[0], jobs[1], None]
 
 
+def test_the_disk_counts_as_it_is_at_the_claim(sessions: Sessions, new_job: NewJob, beat: Callable[..., None]) -> None:
+    beat("worker", disk=100)
+    need(sessions, job := new_job(), disk=50)
+    assert claim(sessions, "worker", disk_free_bytes=49 * GIB) is None
+    beat("worker", disk=1)
+    assert claim(sessions, "worker", disk_free_bytes=50 * GIB) == job
+
+
 def test_no_worker_claims_what_another_has_room_for_and_nothing_is_stranded(
     sessions: Sessions, new_job: NewJob, beat: Callable[..., None]
 ) -> None:

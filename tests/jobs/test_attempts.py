@@ -92,6 +92,33 @@ def test_a_stale_attempts_write_matches_no_row(
         assert not session.scalars(select(JobReportRow)).all()
 
 
+def test_progress_never_goes_back_within_an_attempt(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        for progress in (0.2, 0.7, 0.4, 0.8):
+            assert set_progress(session, job, 1, progress)
+    shown = [event.data["progress"] for event in events_of(sessions, job) if event.type == "progress"]
+    assert shown == [0.2, 0.7, 0.7, 0.8]
+    with transaction(sessions) as session:
+        release(session, job, 1)
+    take(sessions)
+    assert row_of(sessions, job).progress == 0
+
+
+def test_a_retryable_end_is_queued_again_until_attempts_run_out(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job(attempts=2)
+    take(sessions)
+    with transaction(sessions) as session:
+        assert finish_failed(session, job, 1, LOST, retry_delay_seconds=0) == "queued"
+    take(sessions)
+    with transaction(sessions) as session:
+        assert finish_failed(session, job, 2, LOST, retry_delay_seconds=0) == "failed"
+    row = row_of(sessions, job)
+    assert row.error == LOST and row.finished_at is not None
+    assert statuses_of(sessions, job) == ["queued", "running", "queued", "running", "failed"]
+
+
 def test_a_job_waits_before_it_is_tried_again(sessions: Sessions, new_job: NewJob) -> None:
     job = new_job()
     take(sessions)
@@ -99,6 +126,30 @@ def test_a_job_waits_before_it_is_tried_again(sessions: Sessions, new_job: NewJo
         finish_failed(session, job, 1, LOST, retry_delay_seconds=60)
         assert claim(session, queue="default", worker_id="worker_1", lease_seconds=60) is None
         assert hints_due(session, 30) == []
+
+
+def test_a_drained_worker_costs_no_attempt(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job(attempts=2)
+    take(sessions)
+    with transaction(sessions) as session:
+        release(session, job, 1)
+    take(sessions)
+    with transaction(sessions) as session:
+        assert finish_failed(session, job, 2, LOST) == "queued", "one of two was used"
+
+
+@pytest.mark.parametrize("end", ["succeeded", "failed", "retryable"])
+def test_whatever_ends_a_cancelling_job_ends_it_as_cancelled(sessions: Sessions, new_job: NewJob, end: str) -> None:
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        request_cancel(session, job)
+        if end == "succeeded":
+            result = finish_succeeded(session, job, 1, metrics={}, report={}, files=FILES)
+        else:
+            result = finish_failed(session, job, 1, LOST if end == "retryable" else MEMORY)
+        assert result == "cancelled"
+        assert session.scalars(select(ArtifactFileRow)).all() == []
 
 
 def test_a_retry_gives_a_full_set_of_attempts_clears_the_last_end_and_keeps_what_it_measured(

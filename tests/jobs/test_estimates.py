@@ -1,4 +1,6 @@
-"""Needs of a job as the fleet's jobs correct them, and jobs that no worker can hold."""
+"""Needs of a job by the formula alone, and as the fleet's jobs correct them; jobs that no worker can hold; where in
+past jobs their time went.
+"""
 
 from typing import Any
 
@@ -8,9 +10,14 @@ from sqlalchemy import insert, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
-from core.device_kinds import CPU
+from core.device_kinds import CPU, CUDA
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.evaluation.reload_memory import ReloadRoom
 from core.service.jobs import service
+from core.service.jobs.estimates.compute import Tokens
 from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.estimates.resources import estimate_resources
 from core.service.jobs.progress_curves import progress_curves
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
@@ -21,6 +28,7 @@ from core.settings import Settings
 from core.storage import Store
 from secateur_wire.jobs import Estimate
 from secateur_wire.progress import MOST_FACTOR, seconds_range
+from tests.recipes import recipe_of
 
 _GIB = 2**30
 
@@ -143,10 +151,8 @@ def test_what_no_worker_can_hold_is_refused_with_the_figures(
 def test_jobs_with_the_same_stages_tell_where_their_time_went(
     sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
 ) -> None:
-    recovery = {"method": "finetune", "steps": 2, "batch_size": 1, "dataset": job_body["calibration"]["dataset"]}
-
-    def submitted(session: Session, **more: Any) -> str:
-        return submit(RequestContext(session, team, store, settings), JobBody.model_validate(job_body | more)).id
+    def submitted(session: Session) -> str:
+        return submit(RequestContext(session, team, store, settings), JobBody.model_validate(job_body)).id
 
     def ended(session: Session, job: str, began: dict[tuple[float, float], float]) -> None:
         """Write the parts of a job that began 100 s ago, at these seconds after the first one, and ended now."""
@@ -175,11 +181,43 @@ def test_jobs_with_the_same_stages_tell_where_their_time_went(
         wanted: dict[str, Any] = {"queue": "default", "method": "wanda", "formula_seconds": 50.0}
         assert progress_curves(session, job_id=own, **wanted) == []
         ended(session, submitted(session), {(0.0, 0.8): 0.0, (0.8, 0.96): 20.0, (0.96, 0.98): 30.0})
-        ended(session, submitted(session, recovery=recovery), {(0.0, 0.35): 0.0, (0.35, 1.0): 90.0})
         (curve,) = progress_curves(session, job_id=own, **wanted)
-        trained = submitted(session, recovery=recovery)
-        (other,) = progress_curves(session, job_id=trained, **wanted)
         assert progress_curves(session, job_id=own, **{**wanted, "method": "sparsegpt"}) == []
     assert [place for place, _ in curve] == [0.0, 0.8, 0.96, 1.0]
     assert [share for _, share in curve] == pytest.approx([0.0, 0.2, 0.3, 1.0], abs=0.01)
-    assert [place for place, _ in other] == [0.0, 0.35, 1.0] and other[1][1] == pytest.approx(0.9, abs=0.01)
+
+
+def _needs(layers: int, *rooms: ReloadRoom) -> Any:
+    """Return the needs on a GPU of a model like Llama-2-7B, which has 32 layers, with so many."""
+    shapes = [("self_attn.q_proj", 4096, 4096), ("self_attn.k_proj", 4096, 4096), ("self_attn.v_proj", 4096, 4096)]
+    shapes += [("self_attn.o_proj", 4096, 4096), ("mlp.gate_proj", 11008, 4096), ("mlp.up_proj", 11008, 4096)]
+    linears = [
+        LinearShape(name=f"model.layers.{layer}.{name}", layer=layer, out_features=rows, in_features=columns)
+        for layer in range(layers)
+        for name, rows, columns in [*shapes, ("mlp.down_proj", 4096, 11008)]
+    ]
+    prunable = sum(linear.numel for linear in linears)
+    parameters = prunable + 2 * 32000 * 4096
+    model = ModelDescription(
+        family="Llama", architecture="LlamaForCausalLM", parameters=parameters, prunable_parameters=prunable,
+        bytes=2 * parameters, dtype="float16", layers=layers, hidden_size=4096, vocabulary_size=32000,
+        context_length=4096, tied_embeddings=False, linears=linears,
+    )  # fmt: skip
+    tokens = Tokens(calibration=128 * 2048, evaluation=0, window=2048)
+    recipe = recipe_of(sparsity=0.5)
+    return estimate_resources(
+        model, recipe, tokens, device=CUDA, activation_budget_bytes=4 * _GIB, is_fetched=False, rooms=rooms
+    )
+
+
+@pytest.mark.parametrize(
+    "room", [ReloadRoom(2 * _GIB, None), ReloadRoom(None, 24 * _GIB)], ids=["main memory", "device memory"]
+)
+def test_where_no_worker_holds_the_whole_model_nothing_but_the_disk_grows_with_depth(room: ReloadRoom) -> None:
+    shallow, deep = (_needs(layers, room) for layers in (64, 128))
+    assert deep.peak_device_memory_bytes == pytest.approx(shallow.peak_device_memory_bytes, rel=0.01)
+    assert deep.peak_memory_bytes == shallow.peak_memory_bytes < 4 * _GIB
+    assert deep.disk_bytes > 1.8 * shallow.disk_bytes
+    roomy = ReloadRoom(40 * _GIB, 40 * _GIB)
+    assert _needs(64, room, roomy) == _needs(64), "it goes to one that does, where there is one"
+    assert shallow.seconds > _needs(64).seconds, "each matrix is read whenever it is used"

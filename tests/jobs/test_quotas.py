@@ -12,20 +12,23 @@ from core.database import transaction
 from core.service.jobs.queue import (
     claim,
     finish_failed,
+    finish_succeeded,
     release,
     request_cancel,
     request_retry,
 )
 from core.service.jobs.quotas import get_team, require_room_in_queue
-from core.service.jobs.tables import AttemptRow, JobRow
+from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, JobRow
 from core.service.teams.quotas import release_stored, reserve_stored
 from core.service.teams.tables import TeamRow
-from secateur_wire.errors import OutOfMemory, QuotaExceeded
+from core.storage import StoredFile
+from secateur_wire.errors import GateMissed, OutOfMemory, QuotaExceeded
 from tests.job_rows import job_row
 from tests.jobs.conftest import NewJob
 from tests.worker.conftest import eventually
 
 Sessions = sessionmaker[Session]
+HUNDRED = [StoredFile("model.safetensors", 60, "0"), StoredFile("secateur.json", 40, "0")]
 
 
 def take(sessions: Sessions, queue: str = "default") -> str | None:
@@ -167,3 +170,34 @@ def test_stored_bytes_are_reserved_and_released(sessions: Sessions, team: str) -
         assert get_team(session, team).usage.stored_bytes == 70
         release_stored(session, team, 1000)
         assert get_team(session, team).usage.stored_bytes == 0
+
+
+def test_a_missed_gate_keeps_its_artifact_where_there_is_room_and_the_next_one_takes_its_place(
+    sessions: Sessions, new_job: NewJob, team: str
+) -> None:
+    missed = GateMissed("too far").problem()
+    set_team(sessions, team, max_stored_bytes=150)
+    jobs = [new_job(), new_job()]
+    for job in jobs:
+        take(sessions)
+        with transaction(sessions) as session:
+            assert finish_failed(session, job, 1, missed, report={}, files=HUNDRED) == "failed"
+    with transaction(sessions) as session:
+        assert {row.job_id for row in session.scalars(select(ArtifactFileRow))} == {jobs[0]}
+        assert len(session.scalars(select(JobReportRow)).all()) == 2
+        assert get_team(session, team).usage.stored_bytes == 100
+        request_retry(session, jobs[0], 3)
+        assert get_team(session, team).usage.stored_bytes == 100
+    take(sessions)
+    with transaction(sessions) as session:
+        larger = [*HUNDRED, StoredFile("more", 51, "00")]
+        assert finish_failed(session, jobs[0], 2, missed, report={"b": 2}, files=larger) == "failed"
+        assert {row.attempt for row in session.scalars(select(ArtifactFileRow))} == {1}, "151 bytes do not fit in 150"
+        assert get_team(session, team).usage.stored_bytes == 100
+        request_retry(session, jobs[0], 3)
+    take(sessions)
+    with transaction(sessions) as session:
+        larger[-1] = StoredFile("more", 50, "00")  # 250 bytes if the earlier artifact were counted too
+        assert finish_succeeded(session, jobs[0], 3, metrics={}, report={}, files=larger) == "succeeded"
+        assert {row.attempt for row in session.scalars(select(ArtifactFileRow))} == {3}
+        assert get_team(session, team).usage.stored_bytes == 150

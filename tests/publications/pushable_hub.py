@@ -16,9 +16,6 @@ from typing import Any
 from tests.sources.hub_files import LARGE_BYTES
 from tests.sources.hub_server import TOKEN, Handler, HubState, Refusal, hub_server
 
-PART_BYTES = 3000
-"""Files of more than twice this are sent in parts."""
-
 
 @dataclass
 class PushedHub(HubState):
@@ -38,7 +35,6 @@ class PushedHub(HubState):
     is_holding: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
     on_large_file: Callable[[str], None] = lambda oid: None
-    parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
 
     def files(self, name: str, branch: str = "main") -> dict[str, bytes]:
         repository = self.repositories["model", name]
@@ -133,18 +129,12 @@ class PushHandler(Handler):
             oid, size = each["oid"], each["size"]
             answer: dict[str, Any] = {"oid": oid, "size": size}
             if oid not in self.state.objects:
-                upload: dict[str, Any] = {"href": f"{elsewhere}/lfs/{oid}"}
-                if size > 2 * PART_BYTES:
-                    count = -(-size // PART_BYTES)
-                    upload["header"] = {"chunk_size": str(PART_BYTES)} | {
-                        str(number): f"{elsewhere}/lfs/{oid}/{number}" for number in range(1, count + 1)
-                    }
-                answer["actions"] = {"upload": upload}
+                answer["actions"] = {"upload": {"href": f"{elsewhere}/lfs/{oid}"}}
             answers.append(answer)
         self._json({"transfer": "basic", "objects": answers})
 
     def _large_file(self, path: str) -> None:
-        oid, _, part = path.removeprefix("/lfs/").partition("/")
+        oid = path.removeprefix("/lfs/")
         if len(self._body) != int(self.headers.get("Content-Length") or 0):  # the sender is gone
             self.close_connection = True
             return
@@ -153,18 +143,10 @@ class PushHandler(Handler):
             self.state.release.wait(60)
             raise Refusal(503, None)
         self.state.on_large_file(oid)
-        if part:
-            self.state.parts.setdefault(oid, {})[int(part)] = self._body
-            self._send(200, b"", {"ETag": f'"{part}"'})
-            return
-        body = self._body
-        if self.command == "POST":  # all parts are there
-            parts = self.state.parts.pop(oid)
-            body = b"".join(parts[each["partNumber"]] for each in json.loads(self._body)["parts"])
-        if hashlib.sha256(body).hexdigest() != oid:
+        if hashlib.sha256(self._body).hexdigest() != oid:
             raise Refusal(400, None, "not what was announced")
         self.state.sent[oid] += 1
-        self.state.objects[oid] = body
+        self.state.objects[oid] = self._body
         self._send(200, b"", {})
 
     def _take_commit(self, name: str, revision: str) -> None:

@@ -126,7 +126,7 @@ def write_wordy_model(folder: Path, *, seed: int = 0, **how: Any) -> Path:
     from tests.engine.tiny import make_model
 
     make_model(folder, seed=seed, **({"num_hidden_layers": 2} | how))
-    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, unk_token="w3"))
+    words: Any = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, unk_token="w3"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
     return folder

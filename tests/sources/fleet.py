@@ -49,7 +49,3 @@ class Fleet:
     def wrote(self, job_id: str) -> bool:
         """Return whether the model was made to write text."""
         return any("has written" in line for line in self.queue.logs(job_id))
-
-    def report(self, job_id: str) -> dict[str, Any]:
-        with transaction(self._sessions) as session:
-            return service.report_document(session, self._team, job_id)

@@ -1,4 +1,6 @@
-"""Models of the hub as users meet them: named in a request, looked at before anything is queued or fetched."""
+"""Models of the hub as users meet them: named in a request, looked at before anything is queued or fetched. Answers of
+the hub in shapes that nobody expects.
+"""
 
 import json
 import threading
@@ -18,9 +20,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.engine.architectures.undiscovered import describe_source
 from core.service.jobs.tables import JobRow
+from core.service.sources.hub import Hub
 from core.service.sources.hub_models import HubRevision
 from core.service.sources.hub_revisions import PUBLIC, find_revision, forget_unused_revisions, remember_revision
+from core.service.sources.hub_search import HubSearch
 from core.settings import Settings
+from secateur_wire.errors import SecateurError
 from tests.conftest import bearer
 from tests.model_folders import write_llama
 from tests.serving import lent_app
@@ -213,3 +218,35 @@ def test_of_a_team_so_many_are_remembered_those_used_last(sessions: sessionmaker
         found = find_revision(session, PUBLIC, "forest/oak", f"{3:040}")
         assert found is not None and found.description.layers == 2
         assert forget_unused_revisions(session, 90) == 2, "those that nobody has used since"
+
+
+ODD: list[Any] = [None, True, 0, -1, 1e400, "", "\0", "x" * 300, [], [[]], {}, {"": None}, {"a": [1]}, 2**70, [None]]
+
+
+def poisoned_cards() -> Iterator[dict[str, Any]]:
+    """Cards with keys that the library takes for arguments, and with values of another type."""
+    for key in ("ignore_metadata_errors", "self", "eval_results", "model-index", "tags", "configs", "datasets", ""):
+        for value in ODD:
+            yield {key: value}
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_a_card_of_any_shape_is_read_or_refused_by_name(kind: Any, node: Settings, hub: HubState) -> None:
+    hub.add(kind, "forest/oak").commit({"README.md": b"# Oak"})
+    refusals = []
+    for card in poisoned_cards():
+        hub.describe = lambda info, card=card: info | {"cardData": card}  # type: ignore[misc]
+        try:
+            Hub(node.model_copy(update={"hub_endpoint": hub.endpoint})).listing(kind, "forest/oak", None)
+        except SecateurError as error:
+            refusals.append(error.code)
+    assert len(refusals) >= len(ODD), "what names an argument twice is one that no library takes"
+    assert set(refusals) == {f"unusable_{kind}"}
+
+
+def test_a_search_answered_in_any_shape_finds_nothing_or_what_can_be_read(node: Settings, hub: HubState) -> None:
+    settings = node.model_copy(update={"hub_endpoint": hub.endpoint})
+    hub.add("model", "forest/oak")
+    for answer in (b"[" * 200_000, b"{}", b"\xff", b'[{"id": 1}, {"id": "a/b", "downloads": {}}, null, 7]', b""):
+        hub.found = answer
+        assert [each.name for each in HubSearch(settings).search("oak")] in ([], ["a/b"])

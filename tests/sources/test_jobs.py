@@ -58,7 +58,7 @@ def test_a_model_and_texts_of_the_hub_end_to_end(
     }  # fmt: skip
     job_id = fleet.submit(**body)
     assert fleet.work("node", RUNNER) == "succeeded", fleet.queue.job(job_id).error
-    report = fleet.report(job_id)
+    report = fleet.queue.report(job_id)
     assert report["model"]["revision"] == commit and report["recipe"]["model"] == f"org/wordy@{commit}"
     calibration, evaluation = report["texts"]["calibration"], report["texts"]["evaluation"]
     assert (calibration["revision"], calibration["split"]) == (texts, "train")
@@ -73,6 +73,23 @@ def test_a_model_and_texts_of_the_hub_end_to_end(
     again = fleet.submit(**report["recipe"])
     assert fleet.work("node") == "succeeded", fleet.queue.job(again).error
     assert not hub.served and not fleet.wrote(again)
+
+
+def test_nodes_share_through_a_bucket_what_one_wrote(
+    in_bucket: Settings, sessions: sessionmaker[Session], team: str, commit: str, tmp_path: Path
+) -> None:
+    fleet = Fleet(in_bucket, sessions, team, tmp_path)
+    on_itself = {
+        "model": "org/wordy", "method": "wanda", "sparsity": 0.5,
+        "calibration": {"dataset": "self", "samples": 8, "sequence_length": 32},
+    }  # fmt: skip
+    wrote = []
+    for node, seed in (("one", 0), ("two", 0), ("one", 1)):
+        body = {**on_itself, "calibration": {**on_itself["calibration"], "seed": seed}}
+        job_id = fleet.submit(**body)
+        assert fleet.work(node) == "succeeded", fleet.queue.job(job_id).error
+        wrote.append(fleet.wrote(job_id))
+    assert wrote == [True, False, True]
 
 
 def test_a_packed_artifact_in_a_bucket_is_a_model_for_the_next_job(

@@ -1,4 +1,6 @@
-"""Runners that are forked are runners as if each had been started: alone, without credentials, and ended with us."""
+"""Everything that is started can be ended, with all that it started, and ends with its starter. Runners that are forked
+are runners as if each had been started: alone, without credentials.
+"""
 
 import contextlib
 import os
@@ -16,8 +18,10 @@ from core.pipeline.stages.export.spec import ExportSpec
 from secateur_wire.errors import RunnerLost
 from tests.model_folders import write_llama
 from tests.worker.conftest import eventually, is_alive, runner_of
-from worker.runner.client import RUNNER, run_task, runner_environment
+from worker.processes import spawn
+from worker.runner.client import RUNNER, memory_kills, run_task, runner_environment
 from worker.runner.fork_server import ForkedProcess, fork_runner
+from worker.runner.messages import AliveMessage, Message
 
 OWNER = """
 import sys, time
@@ -48,8 +52,10 @@ def fork(tmp_path: Path) -> Iterator[Fork]:
         yield start
 
 
-def task(spec: Spec, log: Path, on_wait: Callable[[], None] = lambda: None, **given: Any) -> dict[str, Any]:
-    return run_task(spec, log=log, on_message=lambda _: None, on_wait=on_wait, grace_seconds=0.5, **given)
+def task(
+    spec: Spec, log: Path, on_wait: Callable[[], None] = lambda: None, on_message: Callable[[Message], None] = print
+) -> dict[str, Any]:
+    return run_task(spec, log=log, on_message=on_message, on_wait=on_wait, grace_seconds=0.5)
 
 
 def test_it_leads_a_group_and_has_its_variables_and_no_credentials(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,5 +107,57 @@ def test_where_libraries_do_not_load_runners_are_executed(monkeypatch: pytest.Mo
         if found := runner_of(os.getpid()):
             seen.append(psutil.Process(found).cmdline() == [*RUNNER])
 
-    packed = task(ExportSpec(artifact=write_llama(tmp_path / "model"), form="packed"), tmp_path / "log", look)
+    heard: list[Message] = []
+    asked = ExportSpec(artifact=write_llama(tmp_path / "model"), form="packed")
+    packed = task(asked, tmp_path / "log", look, heard.append)
     assert any(seen) and "dense_bytes" in packed["exported"]
+    assert any(isinstance(message, AliveMessage) for message in heard), "the runner says that it lives"
+
+
+PARENT = """
+import time
+from worker.processes import spawn
+child = spawn(["/bin/sleep", "600"], name="child", user={user!r})
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("user", [None, "nobody"] if os.geteuid() == 0 else [None])
+def test_a_process_dies_with_its_starter_even_by_kill_9(user: str | None) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT.format(user=user)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        eventually(lambda: Path(f"/proc/{child}/comm").read_text().strip() == "sleep")  # past the exec
+        assert (Path(f"/proc/{child}").stat().st_uid == os.geteuid()) == (user is None)
+        parent.kill()
+        eventually(lambda: not is_alive(child))
+
+
+def test_what_a_process_leaves_in_its_group_is_ended_with_it() -> None:
+    leaves = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
+    child = spawn([sys.executable, "-c", leaves], name="parent of a stray", stdout=subprocess.PIPE)
+    stray = int(child.stdout.readline())
+    assert child.wait(60) == 0 and is_alive(stray)
+    assert child.end() == 0
+    eventually(lambda: not is_alive(stray))
+
+
+def test_the_runner_sees_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SECATEUR_DATABASE_URL", "SECATEUR_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PGPASSWORD"):
+        monkeypatch.setenv(name, "secret")
+    environment = runner_environment()
+    assert "secret" not in environment.values() and environment["HF_HUB_OFFLINE"] == "1" and "PATH" in environment
+
+
+def test_kills_for_want_of_memory_are_counted_in_our_group_else_on_the_machine(tmp_path: Path) -> None:
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    assert memory_kills(proc, groups) == 0
+    (proc / "self").mkdir(parents=True)
+    (proc / "vmstat").write_text("pgfault 12\noom_kill 7\n")
+    assert memory_kills(proc, groups) == 7
+    (proc / "self/cgroup").write_text("1:cpu:/\n0::/service/worker\n")
+    assert memory_kills(proc, groups) == 7, "a group without a counter of its own"
+    (groups / "service/worker").mkdir(parents=True)
+    (groups / "service/worker/memory.events").write_text("max 4\noom 5\noom_kill 3\n")
+    assert memory_kills(proc, groups) == 3

@@ -186,8 +186,8 @@ def test_it_serves_until_it_is_stopped_leaves_nothing_running_and_starts_again_a
     eventually(lambda: not any(map(is_alive, pids)))
     assert (home / "serve.json").exists() and secateur(home, "stop").returncode == 0
     assert not (home / "serve.json").exists()
-    server = start(is_light=False)
-    pids = everybody(server)
+    server = start()
+    pids = [process.pid for process in psutil.Process(server.pid).children(recursive=True)]
     stopped = secateur(home, "stop")
     assert stopped.returncode == 0 and "Stopped" in stopped.stdout
     assert server.wait(60) == 0
