@@ -15,13 +15,12 @@ from core.engine import exporters, recovery
 from core.engine.exporters.registry import OFFERED
 from core.engine.recovery.registry import RECOVERIES
 from core.pipeline.messages import LanguageSpec
-from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
 from core.pipeline.stages.export.spec import ExportWeights
 from core.pipeline.stages.run import run_stage
 from core.pipeline.stages.stage import RunningJob
 from core.progress import Progress
-from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity
+from secateur_wire.metrics import Metrics, Sizes
 from tests.engine.recovering import SHARED, make_pruned, save, train
 from tests.engine.tiny import make_model
 from tests.recipes import recipe_of
@@ -154,7 +153,7 @@ def test_a_recovery_trains_what_it_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_known_here")
-def test_a_form_is_written_reported_and_on_the_card(tmp_path: Path) -> None:
+def test_a_form_is_written_and_reported(tmp_path: Path) -> None:
     artifact = make_model(tmp_path / "artifact", "llama")
     names = sorted(load_file(artifact / "model.safetensors"))
     metrics, report = Metrics(bytes=Sizes(dense=1000, artifact=1000)), Report()
@@ -167,8 +166,3 @@ def test_a_form_is_written_reported_and_on_the_card(tmp_path: Path) -> None:
     size = len("\n".join(names))
     assert report.document()["name-list"] == {"bytes": size, "names": len(names)}
     assert metrics.document()["bytes"] == {"dense": 1000, "artifact": 1000, "name-list": size}
-    parameters, sparsity = Parameters(dense=9, nonzero=9), Sparsity(prunable=0.0, model=0.0)
-    report.metrics = metrics.model_copy(update={"parameters": parameters, "sparsity": sparsity})
-    card = model_card(recipe, report)
-    assert f"| bytes of weight files, name-list | | {size:,} |" in card
-    assert "All are listed." in card

@@ -1,21 +1,25 @@
-"""GGUF files of artifacts, run in the real llama.cpp: right ones pass the gate, and every mistake is caught by it."""
+"""GGUF files of artifacts, run in the real llama.cpp: right ones pass the gate, and mistakes of a writer are caught."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
 import psutil
 import pytest
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFWriter
 from safetensors.numpy import load_file
 
 from core.engine.architectures.describe import describe_folder
 from core.engine.exporters import engine, exporter_info
 from core.engine.exporters.engine import running
+from core.engine.exporters.gguf import exporter
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.gguf.runtime import LlamaCpp
-from core.engine.models.folder import open_model
+from core.engine.exporters.gguf.settings import GgufSettings, read_settings
+from core.engine.models.folder import ModelFolder, open_model
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
@@ -24,9 +28,9 @@ from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 from secateur.engines.choice import KINDS
-from secateur_wire.errors import ExportFailed, InvalidRequest
+from secateur_wire.errors import ExportFailed, ExportMismatch, InvalidRequest
 from tests.engine.tiny import make_model
-from tests.gguf.cells import export
+from tests.gguf.cells import cut_trained, export
 from tests.gguf.trained import save_trained
 from tests.runner.models import write_model
 
@@ -141,3 +145,50 @@ def test_what_the_headers_show_is_refused_before_a_job_is_queued(
     with pytest.raises(InvalidRequest, match=said) as refused:
         resolve_output(output, description, _ZEROS)
     assert refused.value.param == "output.exports.0.types"
+
+
+Mistake = Callable[[pytest.MonkeyPatch], None]
+
+
+def _other_row_order(patch: pytest.MonkeyPatch) -> None:
+    def wrong(folder: ModelFolder) -> GgufSettings:
+        right = read_settings(folder)
+        return replace(right, form=replace(right.form, rotates_neighbours=not right.form.rotates_neighbours))
+
+    patch.setattr(exporter, "read_settings", wrong)
+
+
+def _no_head_size(patch: pytest.MonkeyPatch) -> None:
+    def wrong(folder: ModelFolder) -> GgufSettings:
+        right = read_settings(folder)
+        left_out = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+        return replace(right, keys={key: each for key, each in right.keys.items() if key not in left_out})
+
+    patch.setattr(exporter, "read_settings", wrong)
+
+
+def _other_pre_tokenizer(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        GGUFWriter, "add_tokenizer_pre", lambda self, name: self.add_string("tokenizer.ggml.pre", "deepseek-coder")
+    )
+
+
+@pytest.mark.parametrize(
+    ("mistake", "way", "error", "said"),
+    [
+        (_other_row_order, "uncut", ExportMismatch, r"mean KL divergence is \S+ nats"),
+        (_no_head_size, "heads", ExportFailed, r"does not load model-F16\.gguf"),
+        (_other_pre_tokenizer, "uncut", ExportMismatch, "the artifact's tokenizer as"),
+    ],
+)
+def test_a_mistake_of_the_writer_is_caught_in_llama_cpp(
+    mistake: Mistake, way: str, error: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cut_trained(tmp_path, "llama", way)
+    mistake(monkeypatch)
+    with pytest.raises(error, match=said):
+        export(folder, "Q8_0")
+    assert not list(folder.glob("*Q8_0*")), "no other type follows"
+    if mistake is _other_pre_tokenizer:
+        with pytest.raises(ExportMismatch, match=said):
+            GgufFiles().require_possible(open_model(folder, own_artifact=True))

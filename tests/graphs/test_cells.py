@@ -12,16 +12,12 @@ import pytest
 import torch
 from transformers import DynamicLayer, PreTrainedModel
 
-from core.engine.architectures.describe import describe_folder
 from core.engine.exporters import exporter_info, graph_files
 from core.engine.exporters.implementations import added_exporter
 from core.engine.models.folder import ModelFolder, open_model
 from core.methods.registry import parse_parameters
-from core.pipeline.recipes.outputs import resolve_output
-from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.errors import ExportMismatch, InvalidRequest
-from tests.engine.tiny import make_model
 from tests.gguf.cells import cut_mixture, nightly_but
 from tests.gguf.trained import FAMILIES, LINES, MIXTURES, OTHERS, save_trained
 from tests.graphs.cells import FORMS, WAYS, cut, export
@@ -110,11 +106,3 @@ def test_what_the_worker_or_the_model_s_files_lack_is_refused(
     )
     with pytest.raises(InvalidRequest, match=rf"pip install .*whl\[{FORMS[form].runtime.extra}\]'"):
         exporter.require_possible(open_model(good))
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_type_of_another_form_is_refused_before_a_job_is_queued(form: str, tmp_path: Path) -> None:
-    description = describe_folder(make_model(tmp_path / "model", "llama"))
-    output = Output.model_validate({"exports": [{"format": form, "types": ["Q8_0"]}]})
-    with pytest.raises(InvalidRequest, match=f"Q8_0 is no type of {form}"):
-        resolve_output(output, description, _ZEROS)

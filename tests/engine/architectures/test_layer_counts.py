@@ -16,9 +16,7 @@ from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.pruning.units.ranking import ranked_counts
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.methods.llm_pruner.info import LLMPrunerParameters
-from core.pipeline.recipes.request import UnresolvedRequest
-from core.pipeline.recipes.validation import resolve_request
-from secateur_wire.errors import InvalidParameters, InvalidRequest, InvalidSparsity
+from secateur_wire.errors import InvalidSparsity
 from tests.engine.tiny import make_model
 
 shapes = st.lists(
@@ -162,26 +160,6 @@ def test_a_layer_of_less_importance_loses_more_whatever_the_scale_of_its_scores(
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> ModelDescription:
     return inspect_folder(make_model(tmp_path_factory.mktemp("models") / "llama", "llama"))
-
-
-@pytest.mark.parametrize(
-    ("method", "sparsity", "layout", "parameters", "error", "says"),
-    [
-        ("llm-pruner", 0.2, "uniform", {"protected_first": 1}, InvalidParameters, "needs output.layout 'per_layer'"),
-
-        ("llm-pruner", 0.2, "per_layer", {"protected_first": 3}, InvalidParameters, "all 3 layers are protected"),
-        ("llm-pruner", 0.6, "per_layer", {"protected_first": 2}, InvalidSparsity, "the nearest is 0.2"),
-        ("llm-pruner", 0.6, "per_layer", {"scope": "model", "protected_first": 2}, InvalidSparsity, "nearest is 0.2"),
-
-        ("depth", 0.3, "per_layer", {}, InvalidRequest, "leaves layers as wide as they are"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_is_refused_before_it_is_queued(
-    described: ModelDescription, method: str, sparsity: float, layout: Any, parameters: dict[str, Any],
-    error: type[Exception], says: str,
-) -> None:  # fmt: skip
-    with pytest.raises(error, match=says):
-        resolve_request(described, UnresolvedRequest(method, None, sparsity, parameters, layout=layout))
 
 
 def test_by_default_heads_go_only_where_less_than_a_quarter_of_the_channels_would_stay(

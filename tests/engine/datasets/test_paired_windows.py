@@ -1,8 +1,5 @@
 """Windows of the same spans of text in two tokenizations, and the perplexities that they give."""
 
-from collections.abc import Iterator
-from itertools import count
-
 import numpy
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -75,22 +72,16 @@ def test_both_predict_the_same_text_in_every_window(documents: list[str], begins
     assert length.words and all(each.pruned > each.dense for each in length.words)
 
 
+def bytes_of(tokenizer: PreTrainedTokenizerFast, number: int) -> bytes:
+    of = {character: byte for byte, character in bytes_to_unicode().items()}
+    return bytes(of[each] for each in tokenizer.convert_ids_to_tokens(number))
+
+
 def test_of_a_text_far_larger_than_what_is_asked_for_a_beginning_is_read(
     documents: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(token_windows, "_LEAST_CHARACTERS", 100_000)  # which are tokenized sooner than four million
-    passage, tokenizer = "\n".join(documents), trained(documents, 380)
-
-    def endless() -> Iterator[str]:
-        for number in count():
-            assert number * len(passage) < 200_000, "more is read than 8 windows need"
-            yield passage
-
-    long = paired_set(endless(), tokenizer, tokenizer, samples=8, length=LENGTH, name="text").new
+    tokenizer, endless = trained(documents, 380), ["\n".join(documents)] * 1000
+    long = paired_set(endless, tokenizer, tokenizer, samples=8, length=LENGTH, name="text").new
     assert long.text_end == 100_000 and long.windows.shape == (8, LENGTH)
-    assert evaluation_set(endless(), tokenizer, samples=8, length=LENGTH, name="text").text_end == 100_000
-
-
-def bytes_of(tokenizer: PreTrainedTokenizerFast, number: int) -> bytes:
-    of = {character: byte for byte, character in bytes_to_unicode().items()}
-    return bytes(of[each] for each in tokenizer.convert_ids_to_tokens(number))
+    assert evaluation_set(endless, tokenizer, samples=8, length=LENGTH, name="text").text_end == 100_000

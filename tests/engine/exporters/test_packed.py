@@ -17,7 +17,7 @@ from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.packed.exporter import PackedSize, pack_file, pack_folder
 from secateur_wire.weights.packed import CorruptPackedFile, unpack_file, unpack_folder
 from tests.engine.sweeping import save, sweep
-from tests.engine.tiny import make_model
+from tests.engine.tiny import make_model, make_tokens
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8)
 
@@ -150,7 +150,7 @@ def test_codes_that_an_earlier_release_stored_in_pairs_are_unpacked(tmp_path: Pa
 
 def test_a_pruned_checkpoint_packed_and_unpacked_opens_as_before(tmp_path: Path) -> None:
     source = make_model(tmp_path / "model")
-    result = sweep(source, tmp_path / "work", calibration=None, method="magnitude", sparsity=0.5)
+    result = sweep(source, tmp_path / "work", calibration=make_tokens(4, 16), method="wanda", sparsity=0.5)
     artifact = save(result, source, tmp_path / "artifact", shard_bytes=8_000)
     dense = {file.name: _sha256(file) for file in artifact.glob("*.safetensors")}
     assert len(dense) > 1, "the index of a sharded checkpoint has to survive too"

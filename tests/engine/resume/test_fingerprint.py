@@ -18,6 +18,8 @@ def test_it_is_that_of_the_same_job_on_the_same_kind_of_machine() -> None:
     before = fingerprint("prune", FACTS, runtime)
     assert before == fingerprint("prune", dict(reversed(FACTS.items())), Runtime.of(CPU, torch.float32))
     assert Runtime.of(torch.device("cuda", 1), torch.float32).device == "cuda", "the kind, not the number"
+    torch.set_num_threads(2)
+    assert Runtime.of(CPU, torch.float32).threads == 2
 
 
 def test_it_changes_with_the_arithmetic_the_stage_and_every_fact() -> None:

@@ -10,7 +10,6 @@ from core.pipeline.messages import ModelSource, TextSource
 from core.pipeline.stages.answers.spec import AnswersOutput, AnswersSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
-from tests.chat import write_rows
 from tests.engine.evaluation.answers.test_comparison import FRAME, LIVELY
 from tests.engine.watching import Watching
 from tests.sources.conftest import write_wordy_model
@@ -25,12 +24,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return dense, pruned
 
 
-def questions(file: Path, **more: Any) -> TextSource:
+def questions(file: Path) -> TextSource:
     rows = [
-        RenderedRow(line=number, text=f"w4 w{number + 9} w{number + 12} w2 w5 ", reference="w9", **more)
+        RenderedRow(line=number, text=f"w4 w{number + 9} w{number + 12} w2 w5 ", reference="w9")
         for number in range(1, ASKED + 1)
     ]
-    rows.append(RenderedRow(line=ASKED + 1, text="w4 " + "w9 " * 60, reference="w9"))
     file.write_text("".join(row.model_dump_json() + "\n" for row in rows))
     rendering = Rendering(template="t", conversations=len(rows), characters=1)
     return TextSource(name="asked", path=file, format="jsonl", sha256="s", rendering=rendering)
@@ -47,21 +45,6 @@ def run(
     output = run_stage(AnswersSpec.model_validate(told | more), progress or Progress(), lambda: 0)
     assert isinstance(output, AnswersOutput)
     return output
-
-
-def test_both_models_answer_and_questions_without_room_are_counted(models: tuple[Path, Path], tmp_path: Path) -> None:
-    text = write_rows(tmp_path / "text.jsonl", [{"text": f"w{number} w40"} for number in range(10, 16)])
-    words = TextSource(name="words", path=text, format="jsonl")
-    output = run(models, tmp_path / "work", questions(tmp_path / "q.jsonl"), words)
-    assert output.notes == ["asked: not asked: 1 row with a question of more than 56 tokens (first: line 21)."]
-    figures = output.figures["asked"]
-    assert figures.questions == ASKED and output.figures["words"].questions == 6
-    assert figures.kl is not None and figures.kl > 0 and figures.kl_stderr
-    assert figures.score is not None and figures.score.questions == ASKED
-    shown = output.answers["asked"]
-    assert [each.line for each in shown] == list(range(1, ASKED + 1)) and shown[0].check == "contains"
-    assert figures.score.dense == sum("w9" in each.dense.text for each in shown) / ASKED
-    assert output.figures["words"].score is None and output.answers["words"][0].question == "w10 w40"
 
 
 def test_after_a_kill_it_goes_on_after_the_last_batch_to_the_same_bytes(

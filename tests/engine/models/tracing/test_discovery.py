@@ -11,12 +11,11 @@ from pydantic import JsonValue
 from transformers import PretrainedConfig
 
 from core.engine.architectures.description import read_config, weight_files
-from core.engine.architectures.experts import Routing
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.engine.models.tracing.blocks import find_blocks
 from core.engine.models.tracing.build import build_traceable
 from core.engine.models.tracing.discover import discover
-from core.engine.models.tracing.execution import ROUTER, trace
+from core.engine.models.tracing.execution import trace
 from secateur_wire.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
 from tests.engine.crossing import partly
 from tests.engine.tiny import architecture_of, make_model
@@ -64,26 +63,6 @@ def test_widths_of_a_large_model_are_watched_without_its_weights() -> None:
     block, other = trace(model, find_blocks(model)).blocks
     assert block == other
     assert [each.norm for each in block.sublayers] == ["input_layernorm", "post_attention_layernorm"]
-
-
-def test_routers_are_left_alone_and_experts_are_found() -> None:
-    config, tensors = tiny(
-        "Qwen2MoeForCausalLM",
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, num_experts=4,
-        moe_intermediate_size=16, shared_expert_intermediate_size=16,
-    )  # fmt: skip
-    found = discover(config, tensors)
-    assert found.left_alone == {"mlp.gate": ROUTER}
-    assert found.experts is not None and "experts" not in found.refused
-    assert (found.experts.module, found.experts.top_k, found.experts.transposed) == ("mlp.experts", 4, False)
-    assert [each.parts for each in found.experts.matrices] == [
-        tuple(f"model.layers.{{}}.mlp.experts.{{}}.{name}.weight" for name in names)
-        for names in (("gate_proj", "up_proj"), ("down_proj",))
-    ]
-    assert found.experts.routing == Routing(
-        "num_experts", ("mlp.experts.down_proj", "mlp.experts.gate_up_proj", "mlp.gate.weight"), normalised=True
-    )
-    assert "mlp.shared_expert.down_proj" in found.linears
 
 
 @pytest.mark.parametrize(
