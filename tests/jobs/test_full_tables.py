@@ -4,8 +4,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from bench.queue_scale_duties import measure_duties
-from bench.queue_scale_fill import fill
-from bench.queue_scale_tables import fill_tables, without_indexes
+from bench.queue_scale_tables import fill, fill_tables, without_indexes
 from core.service.webhooks import delivery_loop
 from core.settings import Settings
 
