@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,7 @@ from bench.cells import CACHE, Cell, Measured, Program, cell_key, engine_program
 from bench.machine import describe_machine
 from bench.peer import peer_environment
 from bench.windows import Windows, model_hash
-from core.engine.architectures.description import ModelDescription, inspect_folder
 
-MIB = 2**20
 PEER = "llm-compressor"
 PEER_BATCH_TOKENS = 4096
 """Tokens of the peer's calibration batches: as many as Secateur's micro-batches. Its default of one sequence is slower
@@ -32,8 +29,7 @@ and needs less memory."""
 class Ground:
     """Ground that all cells of a bench share: the model, the text to calibrate on, and what models are judged by.
 
-    `texts` are windows of tokens, `tasks` questions, both by name. `own_text` is text that the model wrote, for those
-    that calibrate on some.
+    `texts` are windows of tokens, `tasks` questions, both by name.
     """
 
     model: Path
@@ -41,13 +37,7 @@ class Ground:
     texts: Mapping[str, Path]
     tasks: Mapping[str, Path]
     threads: int
-    own_text: Path | None = None
     _hashes: dict[Path, str] = field(default_factory=dict)
-
-    @cached_property
-    def description(self) -> ModelDescription:
-        """Return the description of the model."""
-        return inspect_folder(self.model)
 
     def hash(self, path: Path) -> str:
         """Return the hash of a file, or of a model's folder; taken once."""

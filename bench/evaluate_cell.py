@@ -42,14 +42,14 @@ def perplexity(model: PreTrainedModel, tokens_NT: Tensor) -> float:
     return math.exp(total / count)
 
 
-def ask(folder: Path, spec: dict[str, Any], *, own_artifact: bool = False) -> dict[str, dict[str, float]]:
-    """Return the accuracies of the spec's `tasks`; `own_artifact`: the folder may have code that Secateur wrote."""
+def ask(folder: Path, spec: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the accuracies of the spec's `tasks`."""
     from core.engine.evaluation.zero_shot import measure_tasks  # slow to import
 
     files = {name: Path(file) for name, file in spec["tasks"].items()}
     with tempfile.TemporaryDirectory(prefix="tasks-") as work:
         return measure_tasks(
-            open_model(folder, own_artifact=own_artifact),
+            open_model(folder),
             files,
             limit=spec["task_limit"],
             work=Path(work),

@@ -1,11 +1,10 @@
-"""The Debian Administrator's Handbook as text, far from an encyclopedia's: Debian's package, or a folder of its pages.
+"""The Debian Administrator's Handbook as text, far from an encyclopedia's, from Debian's package.
 
 By Raphaël Hertzog and Roland Mas, GPL-2.0+ or CC-BY-SA-3.0. It is fetched when it is needed, and nothing of it is kept
 in this repository. Loads no torch.
 """
 
 import json
-import os
 import subprocess
 import tarfile
 import tempfile
@@ -15,7 +14,6 @@ from pathlib import Path
 from bench.cells import CACHE
 from bench.sources import MissingData
 
-FOLDER_VARIABLE = "DEBIAN_HANDBOOK"
 PACKAGE = "debian-handbook"
 LICENCE = "GPL-2.0+ or CC-BY-SA-3.0"
 _PAGES = f"usr/share/doc/{PACKAGE}/html/en-US"
@@ -28,12 +26,11 @@ _EMPTY_ELEMENTS = frozenset(
 
 def write_handbook(target: Path) -> str:
     """Write the handbook as JSON lines, one document a page; where it came from. Raises MissingData."""
-    folder = os.environ.get(FOLDER_VARIABLE)
-    pages, origin = _pages_of_folder(Path(folder)) if folder else _pages_of_package(CACHE / PACKAGE)
+    pages, origin = _pages_of_package(CACHE / PACKAGE)
     documents = ["\n\n".join(paragraphs(pages[name])) for name in sorted(pages)]
     documents = [document for document in documents if document]
     if not documents:
-        raise MissingData(f"{origin} holds no paragraphs of the handbook: {_instead()}")
+        raise MissingData(f"{origin} holds no paragraphs of the handbook")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
     lines = (json.dumps({"text": document}, ensure_ascii=False) + "\n" for document in documents)
@@ -84,13 +81,6 @@ class _Paragraphs(HTMLParser):
             innermost.append(data)
 
 
-def _pages_of_folder(folder: Path) -> tuple[dict[str, str], str]:
-    files = sorted(folder.glob("*.html"))
-    if not files:
-        raise MissingData(f"{FOLDER_VARIABLE} names {folder}, which holds no *.html: {_instead()}")
-    return {file.name: file.read_text(encoding="utf-8") for file in files}, f"the pages of {folder.name}"
-
-
 def _pages_of_package(folder: Path) -> tuple[dict[str, str], str]:
     """Of the newest package in a folder, which is downloaded where there is none."""
     packages = sorted(folder.glob(f"{PACKAGE}_*.deb"), key=lambda file: file.stat().st_mtime)
@@ -98,7 +88,7 @@ def _pages_of_package(folder: Path) -> tuple[dict[str, str], str]:
     try:
         return _unpack(package), package.stem
     except (OSError, subprocess.CalledProcessError, tarfile.TarError) as error:
-        raise MissingData(f"{package} cannot be read ({error}): remove it, or {_instead()}") from error
+        raise MissingData(f"{package} cannot be read ({error}): remove it") from error
 
 
 def _download(folder: Path) -> Path:
@@ -108,11 +98,11 @@ def _download(folder: Path) -> Path:
         try:
             done = subprocess.run(command, cwd=place, capture_output=True, text=True)
         except FileNotFoundError as error:
-            raise MissingData(f"there is no apt-get to fetch {PACKAGE} with: {_instead()}") from error
+            raise MissingData(f"there is no apt-get to fetch {PACKAGE} with") from error
         found = list(Path(place).glob(f"{PACKAGE}_*.deb"))
         if done.returncode or not found:
             said = (done.stderr or done.stdout).strip()[-500:]
-            raise MissingData(f"`{' '.join(command)}` failed: {said}\n`apt-get update` first, or {_instead()}")
+            raise MissingData(f"`{' '.join(command)}` failed: {said}\n`apt-get update` first")
         return found[0].replace(folder / found[0].name)
 
 
@@ -134,7 +124,3 @@ def _unpack(package: Path) -> dict[str, str]:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return pages
-
-
-def _instead() -> str:
-    return f"name a folder that holds the handbook's *.html files in {FOLDER_VARIABLE}"

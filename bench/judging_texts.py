@@ -1,6 +1,5 @@
 """Texts and questions by which benches judge a language model, and how they speak of them. Loads no torch."""
 
-import argparse
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,14 +38,6 @@ def task_copies(settings: Settings) -> dict[str, Path]:
     """Return the questions of each zero-shot task that this machine has a copy of."""
     copies = {name: local_copy(settings.local_tasks, task) for name, task in TASKS.items()}
     return {name: copy for name, copy in copies.items() if copy}
-
-
-def positive(text: str) -> int:
-    """Return a number of something there must be; argparse names the option where it is not one."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not above 0")
-    return number
 
 
 def accuracies(tasks: Mapping[str, Mapping[str, float]] | None) -> list[str]:

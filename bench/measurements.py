@@ -10,14 +10,9 @@ from core.measurements.reader import read_file
 
 
 def merge(file: Path, rows: Iterable[Measurement]) -> None:
-    """Put measurements into a file in place of those of the same jobs; all others stay."""
+    """Put measurements into a file in place of those of the same jobs, ordered by method; all others stay."""
     known = {each.job: each for each in (read_file(file) if file.exists() else [])} | {each.job: each for each in rows}
-    write(file, known.values())
-
-
-def write(file: Path, rows: Iterable[Measurement]) -> None:
-    """Write measurements, ordered by method, in place of all that a file has."""
-    ordered = sorted(rows, key=lambda each: (each.method, each.layout, each.sparsity, repr(each.job)))
+    ordered = sorted(known.values(), key=lambda each: (each.method, each.layout, each.sparsity, repr(each.job)))
     text = Measurements(measurements=ordered).model_dump(mode="json", exclude_none=True)
     file.write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n")
 

@@ -21,10 +21,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from bench.machine import describe_machine
 from bench.page import milliseconds
 from bench.queue_scale_duties import measure_duties, measure_lists, show_costs, show_faults
-from bench.queue_scale_fill import fill, job_body
 from bench.queue_scale_load import Load, run_load
 from bench.queue_scale_plans import Plan, explain
-from bench.queue_scale_tables import fill_tables, without_indexes
+from bench.queue_scale_tables import DATA, fill, fill_tables, job_body, without_indexes
 from core.database import migrate, session_factory, transaction
 from core.database_url import libpq_url
 from core.pagination import cursor_of
@@ -44,21 +43,7 @@ SHOWN = ("server_version", *SERVER, "fsync", "synchronous_commit", "random_page_
 
 LOOKS = 20
 """Number of looks of each kind; the first fills caches and does not count."""
-FILTERS: dict[str, JobFilters] = {
-    "all": {},
-    "state, common": {"status": "succeeded"},
-    "state, rare": {"status": "running"},
-    "method": {"method": "wanda"},
-    "method, none": {"method": "obd"},
-    "model": {"model": "model-50"},
-    "word most jobs have": {"search": "model"},
-    "word a third has": {"search": "wanda"},
-    "word few have": {"search": "c81e728d9d4c"},
-    "word of one letter": {"search": "c"},
-    "word none has": {"search": "nothing"},
-    "words few have together": {"search": "wanda c81"},
-    "word and state": {"search": "wanda", "status": "failed"},
-}
+FILTERS: dict[str, JobFilters] = DATA["filters"]
 console = Console(width=160)
 
 

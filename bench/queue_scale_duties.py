@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
 from bench.queue_scale_plans import Plan, explain_anywhere
+from bench.queue_scale_tables import DATA
 from core.database import transaction
 from core.service.retention.schemas import RetentionPolicy
 from core.service.retention.service import set_retention
@@ -23,17 +24,6 @@ from core.service.teams.server_secret import server_secret
 from core.settings import Settings
 from worker.dispatcher.clock import DutyRun, make_duties
 
-READS_MUCH = {
-    "preview of retention": "it counts what a team has",
-    "portal: retention": "it shows the preview",
-    "identifiers, of deliveries": "a team has 50 webhooks at most, and here half a million",
-    "queues": "it counts the jobs that wait",
-    "metrics": "it counts the jobs that wait",
-    "portal: workers": "it counts the jobs that wait",
-    "team": "it counts the team's jobs that wait",
-    "portal: team, keys": "it counts the team's jobs that wait",
-}
-"""Calls that may read many rows of a table, each with its reason."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _KEPT_SECONDS = 6
 """Seconds after which the answer of the metrics, which is kept for five, is made anew."""
@@ -105,7 +95,7 @@ def show_faults(console: Console, costs: dict[str, Cost], most_rows: int) -> boo
     """Print what reads a large table from end to end, or most of it; returns whether anything does."""
     is_any = False
     for name, cost in costs.items():
-        if name in READS_MUCH:
+        if name in DATA["reads_much"]:
             continue
         for plan in cost.plans:
             if plan.scanned or plan.rows > most_rows:
@@ -145,65 +135,11 @@ def _ask(client: TestClient, method: str, path: str, body: Any = None) -> None:
 
 
 def _asks() -> dict[str, tuple[Any, ...]]:
-    """Return the requests of every list by name. The object with number 2 has half of all parts, where it has parts."""
-    many, job, jobs = "0" * 25 + "2", "job_f0000000002", "job=job_f0000000002&job=job_f0000000004"
-    lists = {
-        "jobs": "/v1/jobs",
-        "jobs, by status": "/v1/jobs?status=failed",
-        "jobs, none of a status": "/v1/jobs?status=running",
-        "jobs, by method": "/v1/jobs?method=wanda",
-        "jobs, by model": "/v1/jobs?model=model-50",
-        "jobs, by metadata": "/v1/jobs?metadata.commit=c4ca4238a0b923820dcc509a6f75849b",
-        "job's events": f"/v1/jobs/{job}/events",
-        "job's attempts": f"/v1/jobs/{job}/attempts",
-        "job's artifacts": f"/v1/jobs/{job}/artifacts",
-        "job's publications": f"/v1/jobs/{job}/publications",
-        "comparison, trade-off": f"/v1/jobs/compare?{jobs}",
-        "identifiers, of jobs": "/v1/identifiers?kind=job&shortened=f00000",
-        "identifiers, of deliveries": "/v1/identifiers?kind=delivery&shortened=0000000",
-        "models": "/v1/models",
-        "datasets": "/v1/datasets",
-        "sweeps": "/v1/sweeps",
-        "sweeps, none of a status": "/v1/sweeps?status=failed",
-        "sweep's results": f"/v1/sweeps/sweep_{many}/results",
-        "triggers": "/v1/triggers",
-        "trigger's firings": f"/v1/triggers/trigger_{many}/firings",
-        "webhooks": "/v1/webhooks",
-        "webhook's deliveries": f"/v1/webhooks/webhook_{many}/deliveries",
-        "deliveries, none of a state": f"/v1/webhooks/webhook_{many}/deliveries?state=failed",
-        "deliveries, none of a type": f"/v1/webhooks/webhook_{many}/deliveries?type=webhook.ping",
-        "keys": "/v1/keys",
-        "audit": "/v1/audit",
-        "audit, none of an action": "/v1/audit?action=key.rotate",
-        "uploads": "/v1/uploads",
-        "uploads, of a status": "/v1/uploads?status=open",
-        "uploads, none of a kind": "/v1/uploads?kind=dataset",
-        "workers": "/v1/workers",
-        "queues": "/v1/queues",
-        "samples": f"/v1/samples/samples_{many}",
-        "team": "/v1/team",
-        "metrics": "/metrics",
-        "portal: jobs": "/portal/jobs",
-        "portal: jobs, searched": "/portal/jobs?search=c81e728d9d4c",
-        "portal: job": f"/portal/jobs/{job}",
-        "portal: comparison": f"/portal/compare?{jobs}",
-        "portal: new job": "/portal/new",
-        "portal: new job, full form": "/portal/new/full",
-        "portal: models": "/portal/models",
-        "portal: datasets": "/portal/datasets",
-        "portal: sweeps": "/portal/sweeps",
-        "portal: new sweep": "/portal/sweeps/new",
-        "portal: triggers": "/portal/triggers",
-        "portal: webhooks": "/portal/webhooks",
-        "portal: team, keys": "/portal/team",
-        "portal: retention": "/portal/team/retention",
-        "portal: audit": "/portal/team/audit",
-        "portal: workers": "/portal/workers",
-    }
+    """Return the requests of every list by name."""
     body = {"model": "tiny", "method": "magnitude", "sparsity": 0.5}
     posts: dict[str, tuple[Any, ...]] = {
         "preview of retention": ("POST", "/v1/team/retention/preview", POLICY.model_dump(mode="json")),
         "estimate's history": ("POST", "/v1/models/inspect", body),
         "plan's past jobs": ("POST", "/v1/plans", {"model": "tiny", "goal": "size"}),
     }
-    return {name: ("GET", path) for name, path in lists.items()} | posts
+    return {name: ("GET", path) for name, path in DATA["lists"].items()} | posts

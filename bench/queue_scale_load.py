@@ -13,7 +13,7 @@ from functools import partial
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from bench.queue_scale_fill import job_body
+from bench.queue_scale_tables import job_body
 from core.database import session_factory, transaction
 from core.service.jobs import queue, service
 from core.service.jobs.resolution.context import RequestContext

@@ -1,121 +1,157 @@
-"""Rows of every table that grows: as many as are asked for, half of them the first team's."""
+"""A database as it is after years: finished jobs with their attempts and events, a long queue, and rows of every table
+that grows, half of them the first team's.
+"""
 
-from collections.abc import Iterator, Mapping
+import json
+import tomllib
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-from sqlalchemy import Column, DateTime, Integer, LargeBinary, Table, text
+from sqlalchemy import Column, DateTime, Integer, LargeBinary, Table, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, sessionmaker
 
-from bench.queue_scale_fill import TEAM, UNCHECKED
 from core.database import Base, transaction
+from core.service.jobs.estimates.resources import ResourceEstimate
+from core.service.jobs.schemas import JobBody
+from core.service.registry.schemas import ModelBody
+from core.service.registry.service import read_model, register_model
+from core.service.teams.bootstrap import create_team
+from core.service.teams.tables import TeamRow
+from core.settings import Settings
+from tests.model_folders import write_llama
+
+MODEL = "tiny"
+EVENTS_PER_JOB = 4
+
+TEAM = (
+    "CASE number % 2 WHEN 0 THEN teams[1]"
+    " ELSE teams[least(2 + number / 2 % greatest(array_length(teams, 1) - 1, 1), array_length(teams, 1))] END"
+)
+"""Team of a row by its number: half of all are the first's."""
+_JOBS = f"""
+    INSERT INTO jobs (
+        id, team_id, status, stage, progress, attempt, attempts_allowed, last_event, body, sources, model,
+        model_revision, method, queue, priority, metadata, metrics, created_at, available_at, dispatched_at,
+        started_at, finished_at
+    )
+    SELECT
+        'job_' || :kind || lpad(number::text, 10, '0'), {TEAM}, status, 'store',
+        CASE WHEN status = 'queued' THEN 0 ELSE 1 END, attempt, 3, :events, CAST(:body AS jsonb),
+        CAST(:sources AS jsonb), 'model-' || number % 200, 'sha256:0', (ARRAY['magnitude', 'wanda', 'sparsegpt'])
+        [1 + number % 3], 'default', priority, jsonb_build_object('commit', md5(number::text)),
+        CASE WHEN status = 'succeeded' THEN CAST(:metrics AS jsonb) END, created, created,
+        CASE WHEN status <> 'queued' THEN created END, finished - interval '10 minutes', finished
+    FROM (
+        SELECT
+            number, CAST(:teams AS text[]) AS teams,
+            CASE WHEN :kind = 'q' THEN 'queued' WHEN number % 20 = 0 THEN 'failed' ELSE 'succeeded' END AS status,
+            CASE WHEN :kind = 'q' THEN 0 ELSE 1 END AS attempt,
+            CASE number % 10 WHEN 0 THEN 5 WHEN 1 THEN -5 ELSE 0 END AS priority,
+            now() - make_interval(secs => CAST(:count AS int) - number) * :spread AS created,
+            CASE WHEN :kind <> 'q'
+                 THEN now() - make_interval(secs => CAST(:count AS int) - number) * :spread + interval '1 hour' END
+                AS finished
+        FROM generate_series(1, CAST(:count AS int)) AS number
+    ) AS made
+"""
+_ATTEMPTS = """
+    INSERT INTO job_attempts (
+        job_id, attempt, team_id, queue, method, worker_id, started_at, ended_at, outcome, stages, needs,
+        measured, counted
+    )
+    SELECT id, 1, team_id, queue, method, 'worker_1', started_at, finished_at, status, '{"prune": 500}',
+        CAST(:needs AS jsonb), CASE WHEN status = 'succeeded' THEN CAST(:measured AS jsonb) END, true
+    FROM jobs WHERE finished_at IS NOT NULL
+"""
+_EVENTS = """
+    INSERT INTO job_events (job_id, sequence, type, attempt, data, created_at)
+    SELECT id, number, 'progress', 1, jsonb_build_object('progress', 0.5, 'block', number, 'blocks', 30), finished_at
+    FROM jobs CROSS JOIN generate_series(1, CAST(:events AS int)) AS number WHERE finished_at IS NOT NULL
+"""
+UNCHECKED = "SET LOCAL session_replication_role = replica"
+"""Statement before which foreign keys are checked, and triggers run, for each row."""
+_AUDIT = """
+    INSERT INTO audit (id, team_id, action, object_id, details, created_at)
+    SELECT 'audit_' || id, team_id, 'job.submit', id, '{}', created_at FROM jobs
+"""
+
+
+def fill(sessions: sessionmaker[Session], settings: Settings, *, teams: int, finished: int, queued: int) -> list[str]:
+    """Ids of the teams; each has a model registered as MODEL. Weights are 1, 2 and 3."""
+    folder = write_llama(settings.models_root / MODEL, layers=1)
+    with transaction(sessions) as session:
+        ids = [create_team(session, f"team {number}") for number in range(teams)]
+        for number, team in enumerate(ids):
+            register_model(session, team, read_model(ModelBody(name=MODEL, path=str(folder)), settings))
+            session.scalars(select(TeamRow).where(TeamRow.id == team)).one().weight = 1 + number % 3
+    for kind, count, spread in (("f", finished, 30), ("q", queued, 1)):
+        with transaction(sessions) as session:
+            values: dict[str, object] = {
+                "kind": kind,
+                "count": count,
+                "spread": spread,
+                "teams": ids,
+                "events": EVENTS_PER_JOB if kind == "f" else 1,
+                "body": json.dumps(_body()),
+                "sources": json.dumps(_sources(folder)),
+                "metrics": json.dumps(_METRICS),
+            }
+            session.execute(text(UNCHECKED))
+            session.execute(text(_JOBS), values)
+    needs = ResourceEstimate(peak_memory_bytes=2**31, peak_device_memory_bytes=None, disk_bytes=2**30, seconds=600)
+    measured = needs.model_dump(mode="json")
+    attempts: dict[str, object] = {
+        "needs": json.dumps({"basis": {"formula": measured}, **measured}),
+        "measured": json.dumps(measured),
+    }
+    more: list[tuple[str, dict[str, object]]] = [
+        (_ATTEMPTS, attempts),
+        (_EVENTS, {"events": EVENTS_PER_JOB}),
+        (_AUDIT, {}),
+    ]
+    for statement, values in more:
+        with transaction(sessions) as session:
+            session.execute(text(UNCHECKED))
+            session.execute(text(statement), values)
+    return ids
+
+
+def job_body() -> JobBody:
+    """What the bench submits: checked in full, as any other."""
+    return JobBody(model=MODEL, method="magnitude", sparsity=0.5, metadata={"commit": "abc"})
+
+
+def _body() -> dict[str, object]:
+    return job_body().model_dump(mode="json") | {"pattern": "unstructured"}
+
+
+def _sources(folder: Path) -> dict[str, object]:
+    model = {"kind": "folder", "name": MODEL, "path": str(folder), "revision": "sha256:0"}
+    return {"model": model, "calibration": None, "evaluation": []}
+
+
+_METRICS = {
+    "perplexity": {"wikipedia": {"dense": 25.0, "pruned": 56.2, "ratio": 2.25, "sequence_length": 512}},
+    "sparsity": {"prunable": 0.5, "model": 0.39},
+    "parameters": {"dense": 134515008, "nonzero": 81430848},
+    "seconds": {"prune": 500, "total": 600},
+}
+
 
 _JOB = "'job_f' || lpad(number::text, 10, '0')"
 _AGO = "now() - make_interval(secs => number * 2)"
 """Within the last three weeks for a million rows: nothing that a duty would remove."""
-_HALF = "CASE WHEN number % 2 = 0 THEN 2 ELSE number END"
-"""Number of the parent: half of all rows are of one."""
 
 
 def _id(prefix: str, number: str = "number") -> str:
     return f"'{prefix}_' || lpad(({number})::text, 26, '0')"
 
 
-_OVERRIDES: dict[str, Mapping[str, str]] = {
-    "job_reports": {"report": """'{"model": {"family": "llama"}, "layers": []}'"""},
-    "artifact_files": {"bytes": "1000000 + number % 1000"},
-    "artifact_reads": {"read_at": f"{_AGO} - interval '2 hours'"},
-    "idempotency_keys": {"expires_at": "now() + make_interval(secs => 3600 + number % 80000)"},
-    "workers": {
-        "queue": "'default'",
-        "device": "'cpu'",
-        "started_at": "now() - interval '20 hours'",
-        "heartbeat_at": "now() - CASE WHEN number <= 100 THEN interval '0' ELSE interval '2 hours' END",
-    },
-    "api_keys": {"role": "'viewer'"},
-    "portal_sessions": {"key_id": _id("key")},
-    "models": {
-        "name": "'model-' || number",
-        "path": "(SELECT path FROM models LIMIT 1)",
-        "source": "'folder'",
-        "description": "(SELECT description FROM models LIMIT 1)",
-    },
-    "datasets": {"path": "'/nowhere/' || number", "format": "'text'", "source": "'folder'"},
-    "uploads": {
-        "kind": "'model'",
-        "status": "CASE WHEN number % 1000 = 0 THEN 'open' ELSE 'complete' END",
-        "object_id": _id("model"),
-        "source": "'upload'",
-    },
-    "upload_files": {"path": "'config.json'"},
-    "upload_parts": {"path": "'config.json'", "upload_id": _id("upload")},
-    "webhooks": {
-        "url": "'https://example.com/' || number",
-        "enabled": "number % 100 <> 1",
-        "disabled_reason": "CASE WHEN number % 100 = 1 THEN 'it failed' END",
-        "disabled_at": f"CASE WHEN number % 100 = 1 THEN {_AGO} END",
-    },
-    "webhook_secrets": {},
-    "webhook_events": {"type": "'job.succeeded'", "payload": "'{}'"},
-    "webhook_deliveries": {
-        "webhook_id": _id("webhook", _HALF),
-        "type": "'job.succeeded'",
-        "subject": _JOB,
-        "state": "CASE WHEN number % 1000 = 1 THEN 'pending' ELSE 'delivered' END",
-        "next_attempt_at": "now() + interval '1 day'",
-        "finished_at": f"CASE WHEN number % 1000 = 1 THEN NULL ELSE {_AGO} END",
-    },
-    "webhook_attempts": {"status": "200"},
-    "triggers": {
-        "template": """'{"model": "tiny", "method": "magnitude", "sparsity": 0.5}'""",
-        "cron": "'0 3 * * *'",
-        "timezone": "'UTC'",
-        "next_fire_at": "now() + interval '1 day'",
-    },
-    "trigger_firings": {
-        "trigger_id": _id("trigger", _HALF),
-        "source": "'schedule'",
-        "outcome": "'ignored'",
-        "event_id": "number::text",
-        "job_id": _JOB,
-    },
-    "sweeps": {
-        "status": "'succeeded'",
-        "model": "'tiny'",
-        "request": """'{"job": {"model": "tiny", "method": "magnitude"}, "grid": {"sparsity": [0.5]}}'""",
-        "finished_at": _AGO,
-    },
-    "sweep_points": {
-        "number": "0",
-        "point_values": """'{"sparsity": 0.5}'""",
-        "pattern": "'unstructured'",
-        "job_id": _JOB,
-    },
-    "publications": {
-        "job_id": f"'job_f' || lpad(({_HALF})::text, 10, '0')",
-        "status": "'succeeded'",
-        "place": "'hub:acme/' || number",
-        "destination": '\'{"kind": "hub", "repository": "acme/pruned", "revision": null,'
-        ' "private": true, "message": null}\'',
-        "files": "1",
-        "bytes": "1000",
-        "result": """'{"url": "https://example.com", "commit": null}'""",
-        "finished_at": _AGO,
-    },
-    "discoveries": {
-        "state": "CASE WHEN number % 100 = 0 THEN 'failed' ELSE 'found' END",
-        "description": "CASE WHEN number % 100 = 0 THEN NULL ELSE '{}'::jsonb END",
-        "error": """CASE WHEN number % 100 = 0 THEN '{"code": "unsupported_model"}'::jsonb END""",
-        "finished_at": _AGO,
-        "used_at": _AGO,
-    },
-    "discovery_teams": {},
-    "sample_requests": {"id": _id("samples"), "state": "'ready'", "finished_at": _AGO},
-    "hub_revisions": {"reader": "'public'"},
-}
-"""Tables that are filled, and values of their columns that are not what any column of its kind is given."""
-
+DATA: Final[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("queue_scale.toml").read_text("utf-8"))
+_OVERRIDES: Final[dict[str, dict[str, str]]] = DATA["tables"]
 LARGE = frozenset({*_OVERRIDES, "jobs", "job_events", "job_attempts", "audit", "artifacts"})
 """Tables that grow with use. Teams, and totals by queue, method and the like, do not."""
 

@@ -24,7 +24,7 @@ from tests import families
 LIMIT_SECONDS = 300
 _MEMORY = 16 * 2**30
 _RESULT = "outcomes.json"
-_COUNTING = ("jobs", "masked", "outcomes", "rows", "tiny_configs", "tiny_exceptions", "tiny_sizes")
+_COUNTING = ("jobs", "masked", "outcomes", "rows", "tiny_configs")
 """Modules beside the checks that outcomes follow from."""
 
 
@@ -76,5 +76,5 @@ def _key(model_type: str) -> str:
 @cache
 def _program() -> Program:
     here = Path(__file__).parent
-    counting = [*(here / f"{name}.py" for name in _COUNTING), Path(families.__file__)]
+    counting = [*(here / f"{name}.py" for name in _COUNTING), here / "tiny.toml", Path(families.__file__)]
     return engine_program("bench.architectures.checks", counting)

@@ -1,15 +1,15 @@
 """Tiny configurations and random models of all causal language models that the installed transformers knows.
 
 A config's defaults are made small by the name of each setting, and of its layers the first of each distinct kind stays.
-`tiny_exceptions` has the settings that do not follow from that.
+`tiny.toml` has the sizes, and the settings of types that do not follow from that.
 """
 
-import argparse
 import copy
-import warnings
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from typing import TypeGuard
+from pathlib import Path
+from typing import Any, Final, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig,
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 
-from bench.architectures.tiny_exceptions import AT_FIRST, CHANGES
-from bench.architectures.tiny_sizes import LAYER_COUNTS, LISTS_NOT_BY_LAYER, SIZES
-
+_TINY: Final[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("tiny.toml").read_text("utf-8"))
+SIZES: Final[dict[str, int]] = {name: each["size"] for each in _TINY["size"] for name in each["names"]}
 TYPES: tuple[str, ...] = tuple(sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
 BATCH, LENGTH = 2, 12
 _LEAST_LAYERS = 2
@@ -32,7 +31,7 @@ _SPECIAL = {"bos": 1, "eos": 2, "pad": 0, "sep": 3, "cls": 1, "decoder_start": 1
 def tiny_config(model_type: str) -> PretrainedConfig:
     """Return a small config of a type, with every kind of block that its default has."""
     config_class: Callable[..., PretrainedConfig] = CONFIG_MAPPING[model_type]
-    default = config_class(**copy.deepcopy(AT_FIRST.get(model_type, {})))
+    default = config_class(**copy.deepcopy(_TINY["at_first"].get(model_type, {})))
     return config_class(**_shrunk(default))
 
 
@@ -68,17 +67,6 @@ def tokens_of(config: PretrainedConfig, seed: int, length: int = LENGTH) -> Tens
     return torch.randint(4, vocabulary, (BATCH, length), generator=torch.Generator().manual_seed(seed))
 
 
-@torch.no_grad()
-def try_type(model_type: str, seed: int = 0) -> str | None:
-    """Return why a type's small model cannot be built or run; None where it can."""
-    try:
-        model = tiny_model(model_type, seed)
-        logits = model(input_ids=tokens_of(model.config, seed), use_cache=False).logits
-    except Exception as error:  # the code of any type may fail in any way
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return None if torch.isfinite(logits).all() else "its logits are not finite"
-
-
 def _matrices(model: nn.Module) -> Iterator[Tensor]:
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding | Conv1D):
@@ -109,12 +97,20 @@ def _shrunk(config: PretrainedConfig) -> dict[str, object]:
         small["num_key_value_heads"] = small["num_attention_heads"]
     if "is_decoder" in values and not values.get("is_encoder_decoder"):
         small["is_decoder"] = True
-    return small | _few_layers(config, values) | _special_tokens(values) | CHANGES.get(config.model_type, {})
+    return small | _few_layers(config, values) | _special_tokens(values) | _changes(config.model_type)
+
+
+def _changes(model_type: str) -> dict[str, object]:
+    """Return what a type has otherwise; layers are numbers, which TOML has not for keys."""
+    changes: dict[str, Any] = copy.deepcopy(_TINY["changes"].get(model_type, {}))
+    if apart := changes.get("per_layer_config"):
+        changes["per_layer_config"] = {int(layer): each for layer, each in apart.items()}
+    return changes
 
 
 def _few_layers(config: PretrainedConfig, values: Mapping[str, object]) -> dict[str, object]:
     """Return the number of layers and all settings by layer, with the first layer of each kind."""
-    counts = [name for name in LAYER_COUNTS if _is_number(values.get(name))]
+    counts = [name for name in _TINY["layer_counts"] if _is_number(values.get(name))]
     if not counts:
         return {}
     total = values[counts[0]]
@@ -122,7 +118,7 @@ def _few_layers(config: PretrainedConfig, values: Mapping[str, object]) -> dict[
     lists = {
         name: value
         for name, value in values.items()
-        if isinstance(value, list | tuple) and len(value) == total and name not in LISTS_NOT_BY_LAYER
+        if isinstance(value, list | tuple) and len(value) == total and name not in _TINY["lists_not_by_layer"]
     }
     apart = {int(layer): changes for layer, changes in config.to_dict().get("per_layer_config", {}).items()}
     kinds: dict[str, int] = {}
@@ -160,18 +156,3 @@ def _special_tokens(values: Mapping[str, object]) -> dict[str, object]:
 
 def _is_number(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def main() -> None:
-    """Say of each type whether its small model is built and runs."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("types", nargs="*", default=TYPES)
-    warnings.simplefilter("ignore")
-    tried = {each: try_type(each) for each in parser.parse_args().types}
-    for model_type, reason in tried.items():
-        print(f"{model_type}: {reason or 'runs'}", flush=True)
-    print(f"{sum(reason is None for reason in tried.values())} of {len(tried)} run")
-
-
-if __name__ == "__main__":
-    main()

@@ -28,8 +28,7 @@ from bench.chaos.installation import (
     Journal,
     make_keys,
 )
-from bench.chaos.processes import UP_SECONDS, Database, Part, children, runner_servers, runners
-from bench.chaos.wires import Wire
+from bench.chaos.processes import UP_SECONDS, Database, Part, Wire, children, runner_servers, runners
 from bench.load_fleet import QUICK
 from bench.parts import free_port, installed, until, without_settings
 from core.database_url import libpq_url

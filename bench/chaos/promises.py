@@ -17,8 +17,7 @@ from urllib.parse import quote
 
 import psutil
 
-from bench.chaos.installation import OUTSIDERS
-from bench.chaos.observation import ENDED, LEASED, Observation, SeenJob, of_jobs, promise
+from bench.chaos.installation import ENDED, LEASED, OUTSIDERS, Observation, SeenJob, of_jobs, promise
 from bench.chaos.processes import RUNNER
 from tests.webhooks.receiver import Received
 

@@ -19,8 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from bench.chaos.clients import traffic
 from bench.chaos.faults import KINDS, WHOSE_JOB, Fault, schedule
 from bench.chaos.fleet import WORKERS, Fleet
-from bench.chaos.installation import Installation
-from bench.chaos.observation import LEASED, PROMISES, NoAnswer, Observation, Promise
+from bench.chaos.installation import LEASED, PROMISES, Installation, NoAnswer, Observation, Promise
 from bench.chaos.promises import manifests_are_complete
 from bench.parts import until
 from tests.worker.clocks import wrong_clock

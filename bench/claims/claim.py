@@ -1,8 +1,10 @@
 """A claim: what is measured, the questions asked of the figures, written before the run, and how answers are judged."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 FEWEST_SEEDS = 3
@@ -38,17 +40,22 @@ class Run:
         """A line's value at a point that was measured."""
         return dict(self.curves[panel][line])[x]
 
-    def mean(self, panel: str, line: str, xs: Sequence[float]) -> float:
+    def mean(self, panel: str, line: str, xs: Sequence[float | str]) -> float:
         """A line's mean over points that were measured."""
         return sum(self.value(panel, line, x) for x in xs) / len(xs)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A question with yes or no for an answer, asked of every seed's figures. `question` stands on the page."""
+    """A question, which stands on the page, and the expression that answers it by the figures of a seed."""
 
     question: str
-    answer: Callable[[Run], bool]
+    holds: str
+
+    def answer(self, run: Run) -> bool:
+        """Return the answer; the expression is one of this package's own."""
+        names = {"value": run.value, "mean": run.mean, "facts": run.facts, "curves": run.curves}
+        return bool(eval(self.holds, names))
 
     def verdict(self, runs: Sequence[Run]) -> Verdict:
         """Holds where every seed says yes, does not where none does; with fewer than FEWEST_SEEDS inconclusive."""
@@ -84,7 +91,7 @@ class Claim:
     parts: tuple[Part, ...]
     panels: tuple[Panel, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    reads: frozenset[str] = field(default_factory=frozenset)
+    reads: tuple[str, ...] = ()
     is_alone: bool = False
 
     def verdict(self, runs: Sequence[Run]) -> Verdict:
@@ -93,3 +100,18 @@ class Claim:
         if Verdict.FAILS in verdicts:
             return Verdict.FAILS
         return Verdict.HOLDS if verdicts == {Verdict.HOLDS} else Verdict.INCONCLUSIVE
+
+
+def read_claims() -> tuple[Claim, ...]:
+    """Return the claims in the order of the page; claim n is the n-th."""
+    found = []
+    for table in tomllib.loads(Path(__file__).with_name("claims.toml").read_text("utf-8"))["claim"]:
+        parts, panels = [Part(**each) for each in table.pop("parts")], [Panel(**each) for each in table.pop("panels")]
+        several: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in table.items()
+        }
+        found.append(Claim(**several, parts=tuple(parts), panels=tuple(panels)))
+    return tuple(found)
+
+
+CLAIMS = read_claims()

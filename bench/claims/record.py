@@ -9,7 +9,9 @@ from typing import Any
 def measure(spec: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of the measurement that the spec names as its `claim`, for its `seed` and `setting`."""
     record = Record()
-    importlib.import_module(f"bench.claims.measurements.{spec['claim']}").measure(spec["seed"], spec["setting"], record)
+    modules = [importlib.import_module(f"bench.claims.{name}") for name in ("classical", "language")]
+    (work,) = (found for module in modules if (found := getattr(module, spec["claim"], None)) is not None)
+    work(spec["seed"], spec["setting"], record)
     return record.figures()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 
-from bench.cells import Cell, cell_key, engine_program, own_release, run
+from bench.cells import Cell, own_release
 from bench.contest import (
     Contest,
     Ground,
@@ -19,7 +19,7 @@ from bench.contest import (
     peer_or_nothing,
 )
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN, accuracies, task_copies, write_texts
-from bench.machine import describe_machine, products
+from bench.machine import describe_machine
 from bench.measurements import spread
 from bench.sources import LanguageFiles, fetch_language_files
 from bench.study_page import Name, Results, Value
@@ -80,10 +80,7 @@ def prepare(spec: Mapping[str, Any], bodies: Sequence[Mapping[str, Any]], thread
             return None
         return contest_cell(title, contender, job, ground, windows, task_limit=body.get("tasks"))
 
-    rates = engine_program("bench.machine_cell:measure")
-    key = cell_key(rates, {"threads": threads}, describe_machine())
-    machine = Cell("the machine", key, lambda: run(rates, {"threads": threads}, key).result)
-    return Contest(cell, {"dense": dense_cell(ground, limit), "machine": machine}, [*facts, *releases])
+    return Contest(cell, {"dense": dense_cell(ground, limit)}, [*facts, *releases])
 
 
 def sequences(body: Mapping[str, Any]) -> tuple[int, int]:
@@ -132,18 +129,6 @@ def zero_shot(results: Results) -> Rows:
         if "tasks" in results.planned[name]:
             rows.append([name.without_seed(), *accuracies(figures.get("tasks"))])
     return ["setting", *TASKS, "mean"], rows if len(rows) > 1 else []
-
-
-def floors(results: Results) -> Rows:
-    """Return the seconds that the matrix products of a method alone take on this machine."""
-    if not (rates := results.beside["machine"]):
-        return [], []
-    model, rows = inspect_folder(LanguageFiles.of(Settings()).model), {}
-    for body in results.planned.values():
-        needed = products(model, body["method"], body["calibration"]["samples"] * LENGTH)
-        seconds = [f"{needed.seconds(rates, dtype):.1f}" if needed else "0" for dtype in ("float32", "bfloat16")]
-        rows[body["method"]] = [body["method"], *seconds]
-    return ["method", "floor s, forward in float32", "in bfloat16"], list(rows.values())
 
 
 def measured(results: Results, threads: int) -> Iterator[Measurement]:

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from bench.chaos.clients import HALF, MODEL, TEXT
-from bench.chaos.installation import ACCESS_KEY, SECRET_KEY, Installation, Journal, add_endpoint, make_keys
-from bench.chaos.observation import Observation
+from bench.chaos.installation import ACCESS_KEY, SECRET_KEY, Installation, Journal, Observation, add_endpoint, make_keys
 from core.database import session_factory
 from core.http.address_policy import AddressPolicy
 from core.service.webhooks.delivery_loop import Dispatch

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.chaos import promises
-from bench.chaos.observation import Observation, Promise
+from bench.chaos.installation import Observation, Promise
 from bench.chaos.running import check
 from tests.chaos.conftest import TEAM, Installed
 from tests.webhooks.receiver import Received

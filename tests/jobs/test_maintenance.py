@@ -5,9 +5,8 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from bench.queue_scale_duties import measure_duties
-from bench.queue_scale_fill import fill
 from bench.queue_scale_plans import explained, nodes_of
-from bench.queue_scale_tables import fill_tables, without_indexes
+from bench.queue_scale_tables import fill, fill_tables, without_indexes
 from core.database import new_id, seconds_from_now, transaction
 from core.service.jobs.admission import Room, needs_columns
 from core.service.jobs.queue import (

@@ -1,6 +1,7 @@
 """Processes that the service starts: a new place that starts one says how it is secluded."""
 
 import ast
+import re
 from collections.abc import Iterator
 
 from tests.production.files import ROOT
@@ -38,19 +39,7 @@ SECLUSION = {
     "worker/supervisor/secluded_child.py:ask_child": OFF_THE_NETWORK,
 }
 """Seclusion of each process that the service starts, by file and function."""
-_STARTS = (
-    "spawn",
-    "run",
-    "Popen",
-    "call",
-    "check",
-    "system",
-    "popen",
-    "fork",
-    "exec",
-    "posix_spawn",
-    "create_subprocess",
-)
+_STARTS = re.compile(r"run|call|check_\w+|system|[pP]open|fork\w*|exec\w+|(posix_)?spawn\w*|create_subprocess_\w+")
 _STARTERS = ("asyncio", "os", "subprocess", "worker.processes", "processes")
 
 
@@ -76,6 +65,6 @@ def _starting_functions(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Call):
             owner, _, called = ast.unparse(node.func).rpartition(".")
             is_known = owner.rpartition(".")[2] in _STARTERS if owner else called in imported
-            if is_known and (called == "run" or called.startswith(_STARTS)):
+            if is_known and _STARTS.fullmatch(called):
                 inside = [each for each in functions if each.lineno <= node.lineno <= (each.end_lineno or 0)]
                 yield inside[-1].name if inside else ""
