@@ -1,5 +1,6 @@
 """Tokens that a text does not use: a worker counts them, and plans for speed and size remove them first."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from core.settings import Settings
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import SecateurError
 from secateur_wire.plans import Plan, PlanChoice
+from tests.gguf.trained import save_trained
+from tests.model_folders import write_text
 from tests.plans.desk import MODELS, Desk
-from tests.runner.test_vocabulary import TOKENS, write_text, write_trained
 from worker.supervisor.secluded_child import ask_child
 from worker.supervisor.token_counter import TokenCounter
 
@@ -130,12 +132,12 @@ def test_a_count_that_fails_is_tried_again_and_unused_ones_are_forgotten(desk: D
 
 
 def test_the_child_counts_as_a_job_chooses(tmp_path: Path, settings: Settings) -> None:
-    texts = [write_text(tmp_path / f"{kind}.txt", kind, 1) for kind in ("garden", "harbour")]
-    folder = write_trained(tmp_path / "spoken", texts)
-    text = TextSource(name="garden", path=texts[0], format="text")
-    question = CountQuestion(folder=folder, vocabulary_size=TOKENS, text=text)
+    folder = save_trained(tmp_path / "trained")
+    tokens = json.loads((folder / "config.json").read_text())["vocab_size"]
+    text = TextSource(name="numbers", path=write_text(tmp_path / "numbers.txt"), format="text")
+    question = CountQuestion(folder=folder, vocabulary_size=tokens, text=text)
     here = answer(question)
-    assert here.counted is not None and here.counted.used < here.counted.kept < TOKENS
+    assert here.counted is not None and here.counted.used < here.counted.kept < tokens
     asked = ask_child(
         (sys.executable, "-m", TokenCounter.module),
         question.model_dump_json(),
