@@ -115,6 +115,33 @@ def test_a_job_that_a_count_shows_to_be_impossible_is_refused(desk: Desk, tmp_pa
     assert error.param == "model" and "code of its own" in error.message
 
 
+def test_more_than_the_tokens_goes_by_a_method_beside_them(desk: Desk, tmp_path: Path) -> None:
+    before = desk.plan("smol", "speed", amount=0.3)
+    _count(desk, tmp_path)
+    planned = desk.plan("smol", "speed", amount=0.3)
+    assert planned.job["method"] == "frontier" and planned.job["vocabulary"] == {"tokens": "auto"}
+    assert planned.job["sparsity"] == pytest.approx(0.3 - GONE, abs=1e-4)
+    figures = [each.figures["perplexity_ratio"].estimate for each in (planned, before)]
+    assert figures[0] < figures[1], "the blocks lose less"
+    kept = desk.plan("smol", "speed", keep_quality=1.2)
+    assert "vocabulary" not in kept.job and "With keep_quality all tokens stay" in _choice(kept, "vocabulary").reason
+    other_text = _choice(desk.plan("smol", "speed", amount=0.05), "parameters.tokens").reason
+    assert "times the perplexity was measured on other text of its kind" in other_text
+
+
+def test_tokens_that_are_worth_little_or_cannot_go_stay(desk: Desk, tmp_path: Path) -> None:
+    _count(desk, tmp_path, CountAnswer(refusal="its tokenizer has code of its own"))
+    planned = desk.plan("smol", "speed")
+    assert planned.job["method"] == "frontier" and "vocabulary" not in planned.job
+    assert _choice(planned, "vocabulary").reason == "no tokens can go: its tokenizer has code of its own"
+    with transaction(desk.sessions) as session:
+        few = USED.model_copy(update={"kept": WORDS - 6400})
+        session.execute(update(QuestionRow).values(answer=CountAnswer(counted=few).model_dump(mode="json")))
+    planned = desk.plan("smol", "speed")
+    assert "vocabulary" not in planned.job and "too little" in _choice(planned, "vocabulary").reason
+    assert all(each.field != "vocabulary" for each in desk.plan("smol", "sparsity").choices)
+
+
 def test_a_count_that_fails_is_tried_again_and_unused_ones_are_forgotten(desk: Desk, tmp_path: Path) -> None:
     desk.plan("smol", "speed")
     counter = TokenCounter(desk.store, desk.settings, command=(sys.executable, "-c", "raise SystemExit(1)"))
