@@ -8,10 +8,11 @@ import pytest
 from api.portal.views.error_advice import ADVICE, title_of
 from api.portal.views.outcome import estimates_from, expected_quality, outcome_figures
 from api.portal.views.picture import result_panels
-from api.portal.views.result_cards import evaluation_rows
+from api.portal.views.result_cards import Row, evaluation_rows
 from api.portal.views.summary import summarise
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
+from core.pipeline.reports.verdict import verdict_on
 from core.service.jobs.gates import evaluate_gates
 from secateur.metrics_table import figures
 from secateur_wire import errors
@@ -68,6 +69,92 @@ def test_a_speed_whose_noise_is_more_than_half_of_it_is_called_not_measured_ever
         shown = "\n".join(lines)
         assert NOT_WELL in shown and "706" not in shown and "707" not in shown and "301" not in shown, place
     assert "9 tokens/s written ± 20.0%" in "\n".join(places["page"]) and "9 ± 20.0%" in "\n".join(places["card"])
+
+
+def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> None:
+    perplexity = {"dense": 20.0, "pruned": 21.0, "ratio": 1.05, "ratio_stderr": 0.1, "sequence_length": 512}
+    times = {"dense_ms": 10.0, "pruned_ms": 8.0, "spread": 0.02, "engine": "torch", "device": "cpu"}
+    bits = {"dense": 1.0, "before_recovery": 1.14, "pruned": 1.02, "ratio": 1.02, "bytes": 4321, "tokens": 1022}
+    both = metrics(
+        perplexity={"wiki": perplexity | {"before_recovery": 30.0, "bits_per_byte": bits}},
+        accuracy={"digits": accuracy(0.9, 0.8) | {"samples": 500, "before_recovery": 0.5, "dense_loss": 0.3}},
+        tasks={name: accuracy(0.5, 0.4) | {"samples": 100, "metric": "acc"} for name in ("boolq", "piqa")},
+        task_mean={"dense": 0.5, "pruned": 0.4},
+        flops={"dense": 2e9, "pruned": 1e9},
+        latency=times | {"rows": [times | {"batch": 1}, times | {"batch": 32, "pruned_ms": None}]},
+    )
+    rows = {row.what: row for row in evaluation_rows(both)}
+    assert list(rows) == [
+        "perplexity, wiki", "bits per byte, wiki", "accuracy, digits", "loss, digits", "boolq (acc)", "piqa (acc)",
+        "mean of 2 tasks", "FLOPs for an image", "1 image at once, torch on cpu",
+    ]  # fmt: skip
+    assert rows["bits per byte, wiki"] == Row(
+        "bits per byte, wiki", "1.00", "1.02", "× 1.02",
+        "1,022 predicted tokens of 4,321 bytes; 1.14 before recovery",
+    )  # fmt: skip
+    assert rows["perplexity, wiki"].note == "windows of 512 tokens; 30.0 before recovery; within its error"
+    assert rows["accuracy, digits"].note == "500 images; 50.00 % before recovery"
+    assert (rows["loss, digits"].pruned, rows["loss, digits"].change) == ("no longer a number", "–")
+    assert rows["mean of 2 tasks"].change == "-10.00 points"
+    assert rows["1 image at once, torch on cpu"].note == "beyond the noise of ± 5 %"
+    decoding = metrics(latency={"decode_dense_ms": 4.0, "decode_pruned_ms": 5.0})
+    assert [row.change for row in evaluation_rows(decoding)][1:] == ["× 1.25"]
+    noisy = metrics(latency={"decode_dense_ms": 4.0, "decode_pruned_ms": 5.0, "spread": 0.5})
+    assert [row.change for row in evaluation_rows(noisy)][1:] == ["no difference seen"]
+    assert [each.name for each in figures(both)] == [
+        "perplexity_before_recovery", "perplexity", "bits_per_byte_before_recovery", "bits_per_byte",
+        "accuracy_before_recovery", "accuracy", "loss", "task_accuracy", "task_accuracy", "task_mean", "parameters",
+        "flops", "bytes", "latency",
+    ]  # fmt: skip
+    loss = next(each for each in figures(both) if each.name == "loss")
+    assert loss.document() == {
+        "figure": "loss", "on": "digits", "unit": "number", "dense": 0.3, "pruned": None, "ratio": None
+    }  # fmt: skip
+
+
+def test_zeros_that_save_nothing_and_gains_that_are_noise_are_said() -> None:
+    (stored,) = summarise(MASKED, metrics(), NOT_SMALLER, None).remarks
+    assert "files no smaller" in stored and "packed" in stored and "kernels for sparse weights" in stored
+    (pattern,) = summarise(MASKED | {"pattern": "2:4"}, metrics(), NOT_SMALLER, None).remarks
+    assert "kernels for 2:4" in pattern
+    noisy = metrics(latency={"dense_ms": 100.0, "pruned_ms": 95.0, "spread": 0.08})
+    (noise,) = summarise(STRUCTURED, noisy, SMALLER, None).remarks
+    assert "tells no difference" in noise and "8 %" in noise
+
+
+def test_labels_say_what_their_figures_do() -> None:
+    def labels(recipe: dict[str, Any], **others: Any) -> list[str]:
+        return [label for label, _ in summarise(recipe, metrics(**others), SMALLER, None).points][:2]
+
+    assert labels(MASKED) == ["No smaller", "No faster"]
+    slower = {"dense_ms": 100.0, "pruned_ms": 130.0, "spread": 0.02}
+    assert labels(STRUCTURED, bytes={"dense": 2000, "artifact": 2100}, latency=slower) == ["Larger", "Slower"]
+    faster = {"dense_ms": 100.0, "pruned_ms": 70.0, "spread": 0.02}
+    assert labels(STRUCTURED, bytes={"dense": 2000, "artifact": 1400}, latency=faster) == ["Smaller", "Faster"]
+    assert labels(STRUCTURED, latency=None)[1] == "Speed"
+    (size, time, *_) = (text for _, text in summarise(MASKED, metrics(), NOT_SMALLER, None).points)
+    assert size.startswith("2.0 kB → 2.0 kB") and time == "100 → 101 ms a forward (no difference seen)"
+
+
+def test_a_result_begins_with_a_bar_for_each_figure_of_both_models() -> None:
+    verdict = verdict_on("wanda", "unstructured", 0.5, metrics())
+    panels = {panel.title: panel for panel in result_panels(metrics(), verdict, ("Dense", "Pruned"))}
+    assert [panel.words for panel in panels.values()] == [
+        "as large as before with 50 % of the prunable weights zero", "no difference seen", "close to dense",
+    ]  # fmt: skip
+    dense, pruned = panels["Speed"].bars
+    assert (dense.value, pruned.value) == ("100 ms", "101 ms ± 5.1 ms")
+    assert dense.noise is None and pruned.noise is not None
+    assert pruned.noise[0] < dense.length < pruned.noise[1] == 100.0, "its noise reaches over the end of the other"
+    far = metrics(latency=None, perplexity={"wiki": {"dense": 25.0, "pruned": 2700.0, "ratio": 108.0}})
+    _, speed, quality = result_panels(far, None, ("Dense", "Pruned"))
+    assert [bar.value for bar in speed.bars] == ["not measured"] * 2
+    assert [(bar.length, bar.is_cut) for bar in quality.bars] == [(25.0, False), (100.0, True)]
+    accurate = metrics(perplexity={}, tasks={"boolq": accuracy(0.6, 0.5) | {"samples": 100}})
+    *_, quality = result_panels(accurate, None, ("Dense", "Pruned"))
+    assert quality.measure == "accuracy on boolq; longer is better"
+    assert [bar.value for bar in quality.bars] == ["60.0 % ± 1.0 %", "50.0 % ± 1.0 %"]
+    assert not result_panels(Metrics(), None, ("Dense", "Pruned"))
 
 
 @pytest.mark.parametrize(
