@@ -266,3 +266,21 @@ def test_adapters_that_the_model_s_own_code_may_pass_by_are_refused() -> None:
     model = tiny_model("mamba", seed=0)
     with pytest.raises(UnsupportedArchitecture, match=r"adapters cannot be added to MambaForCausalLM.*out_proj"):
         add_adapters(model, Lora(), ["backbone.layers.0.mixer.out_proj"], transposed=False)
+
+
+def test_defaults_are_those_of_the_papers_and_completing_twice_changes_nothing(tmp_path: Path) -> None:
+    description = open_model(make_model(tmp_path / "model")).description
+    expected = {"finetune": (None, 2e-5), "lora": (Lora(), 1e-4), "distill": (Lora(), 1e-4)}
+    for method, (lora, learning_rate) in expected.items():
+        first = complete_recovery(Recovery.model_validate({"method": method}), description, 32)
+        assert (first.lora, first.learning_rate, first.sequence_length) == (lora, learning_rate, 32)
+        assert complete_recovery(Recovery.model_validate(first.model_dump()), description) == first
+    everything = complete_recovery(Recovery.model_validate({"method": "distill", "lora": None}), description)
+    assert everything.lora is None and everything.learning_rate == 2e-4 and everything.temperature == 1.0
+    assert (everything.train_embeddings, everything.own_text, everything.hidden_states) == (False, 0.25, 0.0)
+    assert everything.label_weight == 0.0
+    smaller = complete_recovery(Recovery.model_validate({"method": "distill"}), description, loses_units=True)
+    assert smaller.lora is None and complete_recovery(smaller, description) == smaller
+    by_clock = complete_recovery(Recovery.model_validate({"method": "finetune", "minutes": 2}), description)
+    assert by_clock.steps == 100_000 and complete_recovery(by_clock, description) == by_clock
+    assert (Lora().r, Lora().alpha, Lora().dropout) == (8, 16, 0.05)
