@@ -1,4 +1,4 @@
-"""What operators do before a release, on a fleet whose jobs do nothing: `python -m bench.drills failover|upgrade`.
+"""Drills of operators before a release, on a fleet whose jobs do nothing: `python -m bench.drills failover|upgrade`.
 
 `failover`: a primary is killed while jobs run, its replica promoted, and no process started anew; then the old primary
 comes back writable, as after a mistake. Needs PostgreSQL of Debian's packages; as root it runs as `postgres`.

@@ -10,7 +10,7 @@ from core.measurements.reader import read_file
 
 
 def merge(file: Path, rows: Iterable[Measurement]) -> None:
-    """Put measurements into a file in place of those of the same jobs, ordered by method; all others stay."""
+    """Write measurements into a file, ordered by method. They replace those of the same jobs; all others stay."""
     known = {each.job: each for each in (read_file(file) if file.exists() else [])} | {each.job: each for each in rows}
     ordered = sorted(known.values(), key=lambda each: (each.method, each.layout, each.sparsity, repr(each.job)))
     text = Measurements(measurements=ordered).model_dump(mode="json", exclude_none=True)

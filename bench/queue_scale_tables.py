@@ -120,7 +120,7 @@ def fill(sessions: sessionmaker[Session], settings: Settings, *, teams: int, fin
 
 
 def job_body() -> JobBody:
-    """What the bench submits: checked in full, as any other."""
+    """Return the body that the bench submits; it is checked in full, like any other."""
     return JobBody(model=MODEL, method="magnitude", sparsity=0.5, metadata={"commit": "abc"})
 
 

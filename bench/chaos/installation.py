@@ -1,4 +1,4 @@
-"""Installation under test, the journal of what happened to it, and the state that a run left, as its users see it.
+"""Installation under test, its journal, and the state that a run left, as its users see it.
 
 State is read over REST with each team's key, from the bucket and the receiver. Nothing here or in the promises is the
 product's code but for teams and keys: what is looked at must not decide what it looks like.
@@ -253,7 +253,7 @@ Promise = Callable[[Observation], Iterator[str]]
 
 
 PROMISES: list[Promise] = []
-"""What they find may still be on its way: it counts once the time that is given to it is over."""
+"""All promises. What one of them misses may still be on its way, and counts once the time given to it is over."""
 
 
 def promise(look: Promise) -> Promise:

@@ -1,4 +1,4 @@
-"""Claims 7 to 10, of which the sample language model is a part: a function each, named as the claim."""
+"""Claims 7 to 10, tried on the sample language model: each is a function named as the claim."""
 
 import copy
 import shutil

@@ -182,7 +182,7 @@ def watched(model: PreTrainedModel) -> Iterator[dict[str, list[RoutedTokens]]]:
 
 @torch.inference_mode()
 def _begin_routers(mixture: Qwen3MoeForCausalLM, tokens_NT: Tensor, generator: torch.Generator) -> None:
-    """Set each router's rows to centres of the directions of what its layer reads (spherical k-means)."""
+    """Set each router's rows to the cluster centres of its layer's inputs, by direction (spherical k-means)."""
     with watched(mixture) as calls:
         mixture(input_ids=tokens_NT, use_cache=False)
     for router, (call,) in zip(routers(mixture), calls.values(), strict=True):

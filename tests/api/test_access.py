@@ -106,7 +106,7 @@ def listed(api: TestClient) -> dict[str, dict[str, Any]]:
 
 
 def move_back(sessions: Sessions, key_id: str, seconds: float) -> None:
-    """As if the key's expiry had been set so many seconds earlier."""
+    """Move the key's expiry so many seconds into the past."""
     with transaction(sessions) as session:
         earlier = ApiKeyRow.expires_at + (seconds_from_now(-seconds) - seconds_from_now(0))
         session.execute(update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(expires_at=earlier))

@@ -125,7 +125,7 @@ class Garden:
 
 
 NAMED = [field.name for field in fields(Garden) if field.name not in ("delivery", "hook", "model_path", "dataset_path")]
-"""Of a garden, what no other team may see."""
+"""Fields of a garden that no other team may see."""
 
 
 def _announced(text: bytes) -> list[dict[str, Any]]:

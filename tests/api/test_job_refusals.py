@@ -12,7 +12,7 @@ from tests.conftest import job_on
 REFUSALS: list[tuple[str, str, str, dict[str, Any]]] = json.loads(
     Path(__file__).with_name("refusals.json").read_text("utf-8")
 )
-"""What is wrong, the error's code and field, and how the body differs from one that can be run."""
+"""Rows: what is wrong, the error's code and field, and how the body differs from one that can be run."""
 
 
 @pytest.mark.parametrize(("code", "param", "change"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS])

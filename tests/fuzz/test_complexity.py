@@ -20,9 +20,9 @@ from tests.fuzz.samples import CONFIG, WEIGHTS
 
 _MIB = 2**20
 _FEW_SECONDS = 1.0
-"""Of a processor, for a MiB: below it growth is not looked at."""
+"""Processor seconds for a MiB below which growth is not looked at."""
 _MOST_GROWTH = 10.0
-"""From a quarter of the content to all of it: four where work grows as the content, sixteen where as its square."""
+"""Most growth of the work from a quarter of the content to all of it: linear work has 4, quadratic 16."""
 
 Shape = Callable[[int], bytes]
 """Content of a size in bytes."""

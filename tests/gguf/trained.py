@@ -28,8 +28,6 @@ from core.engine.exporters.probe_lines import varied_lines
 LINES = varied_lines(400)
 STEPS: Final = 40
 """Steps after which a mistake in Llama's files shows: seconds."""
-LONGER: Final = 400
-"""Steps after which a mistake in experts beside shared ones shows."""
 MINUTE: Final = 2000
 """Steps after which a mistake in any family's files shows: about a minute of one core."""
 _TAUGHT: Final = 8000

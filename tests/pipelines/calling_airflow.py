@@ -1,5 +1,5 @@
-"""In place of `airflow.sdk`, decorators that only call: a task is its function, a sensor asks until it is done, and the
-order is that of the calls.
+"""Decorators that only call, in place of those of `airflow.sdk`: a task is its function, a sensor asks until it is
+done, and the order is that of the calls.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Perplexity and bits per byte are those of the tokens that count: others are neither measured nor trained."""
+"""Perplexity and bits per byte of the tokens that count; other tokens are neither measured nor trained."""
 
 import math
 from pathlib import Path

@@ -47,7 +47,7 @@ def cut(
 
 
 def drift(result: PruneResult, folder: Path, place: Path, tokens: Tensor) -> float:
-    """‖h − ĥ‖ / ‖h‖ at the end of the blocks of the dense model and of what is left."""
+    """Return ‖h − ĥ‖ / ‖h‖, where h leaves the dense model's last block and ĥ the pruned model's."""
     dense = last_hidden(folder, tokens)
     return float((dense - last_hidden(save(result, folder, place), tokens)).norm() / dense.norm())
 
@@ -116,7 +116,7 @@ def test_the_refit_brings_the_calibration_tokens_nearer_to_the_dense_model(tmp_p
 def test_what_is_left_without_units_comes_closer_to_the_dense_model(
     method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the tokens it was fitted to; with every weight layout, and with or without a norm before the stream."""
+    """Families with every weight layout, with and without a norm before the stream, on the tokens of the fit."""
     monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
     folder = make_model(tmp_path / "model", name, **{"n_layer" if name == "gpt2" else "num_hidden_layers": 4})
     found = []

@@ -41,7 +41,7 @@ DENSE_AND_MIXED = "jamba"
 
 
 def cut(folder: ModelFolder, work: Path, method: str, *, layout: Layout = "uniform", **given: Any) -> PruneResult:
-    """Remove half of what goes: channels, unless parameters ask for heads too."""
+    """Remove half of the parameters of all channels, or of channels and heads where `given` asks for heads."""
     given = {"attention": "none"} | given
     structure, kinds = require_structure(folder.description), removed_kinds(given["attention"])
     removable = sum(removable_parameters(structure, layer, kinds) for layer in range(len(structure.layers)))

@@ -1,4 +1,4 @@
-"""What files ask of a request: widths that fill whole blocks of those a job adds, and dtypes that save bytes."""
+"""Demands of files on a request: widths that fill whole blocks of those a job adds, and dtypes that save bytes."""
 
 from pathlib import Path
 

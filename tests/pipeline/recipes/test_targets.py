@@ -1,4 +1,4 @@
-"""What a target means, of units and of tokens beside them: at most the figure asked for, and within one group of it."""
+"""Targets, of units and of tokens beside them: a result has at most the figure asked for, and within a group of it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
