@@ -39,8 +39,8 @@ from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.filters.rankings import kernel_sums
 from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.network import Network, mean_loss
-from core.methods.filter_taylor.info import FilterTaylorParameters
-from core.methods.filter_taylor.method import FilterTaylor
+from core.methods.descriptions.classifiers import FilterTaylorParameters
+from core.methods.filter_taylor import FilterTaylor
 
 _AT_ONCE = 0.05
 """Share of the weights that goes before the curvature is taken anew."""

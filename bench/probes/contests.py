@@ -28,7 +28,7 @@ from bench.windows import SELF_WINDOWS, SelfText, Windows
 from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.measurements.measurement import MeasuredModel, Measurement
-from core.methods.frontier.info import FrontierParameters
+from core.methods.descriptions.frontier import FrontierParameters
 from core.settings import Settings
 from worker.samples.language import CALIBRATION
 from worker.samples.zero_shot import add_task_samples

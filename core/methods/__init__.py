@@ -1,5 +1,5 @@
-"""Methods: one folder for each published method, composed of `core.engine.pruning` and known by its id.
+"""Methods: every published method, composed of `core.engine.pruning` and known by its id.
 
-A folder holds the parts that only its method needs. The engine holds the parts that several methods share. This package
-knows no jobs and no database, and its registry does not load torch.
+`descriptions` says what each is and takes, without torch; `registry` lists them, and `engine` their classes. The engine
+holds the parts that several methods share. This package knows no jobs and no database.
 """

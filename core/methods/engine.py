@@ -1,26 +1,48 @@
-"""Loading of the implementations of methods: the classes in each method's module `method`, which need torch.
-
-A class is found by the protocol it implements, so that a method can have one class for each kind of pass.
-"""
+"""Loading of the implementations of methods, which need torch: one table of their classes."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
-from core import methods
-from core.discovery import find_class, require_class
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.removals.run import classifier_run
 from core.methods.registry import get_method
 
-_MODULE = "method"
+CLASSES: dict[str, tuple[str, ...]] = {
+    "random": ("core.methods.random.Random",),
+    "magnitude": ("core.methods.magnitude.Magnitude",),
+    "wanda": ("core.methods.wanda.Wanda",),
+    "sparsegpt": ("core.methods.sparsegpt.SparseGPT",),
+    "admm": ("core.methods.admm.ADMM",),
+    "frontier": ("core.methods.frontier.method.Frontier", "core.methods.frontier.structured.StructuredFrontier"),
+    "random-structured": ("core.methods.random_structured.RandomStructured",),
+    "l2-structured": ("core.methods.l2_structured.L2Structured",),
+    "llm-pruner": ("core.methods.llm_pruner.LLMPruner",),
+    "flap": ("core.methods.flap.FLAP",),
+    "bonsai": ("core.methods.bonsai.method.Bonsai",),
+    "loraprune": ("core.methods.loraprune.LoRAPrune",),
+    "lorashear": ("core.methods.lorashear.method.LoRAShear",),
+    "expert-drop": ("core.methods.expert_drop.ExpertDrop",),
+    "depth": ("core.methods.depth.Depth",),
+    "vocabulary": ("core.methods.vocabulary.KeepLayers",),
+    "recover": ("core.methods.recover.Recover",),
+    "none": ("core.methods.none.Identity",),
+    "obd": ("core.methods.obd.OBD",),
+    "obs": ("core.methods.obs.method.OBS", "core.methods.obs.method.ClassifierOBS"),
+    "iterative-magnitude": ("core.methods.iterative_magnitude.IterativeMagnitude",),
+    "filter-l1": ("core.methods.filter_l1.FilterL1",),
+    "filter-taylor": ("core.methods.filter_taylor.FilterTaylor",),
+}
+"""Classes of each method, one for each protocol in which passes use it. They are imported when the method is built."""
 
 
 def build_method(method_id: str, parameters: MethodParameters, protocols: Sequence[type[Any]]) -> Any:
     """Build a method's implementation: the class for the first of these protocols that the method implements."""
-    preferred = (find_class(methods, method_id, _MODULE, each) for each in protocols[:-1])
-    implementation = next(filter(None, preferred), None)
-    return (implementation or require_class(methods, method_id, _MODULE, protocols[-1]))(parameters)
+    places = (place.rpartition(".") for place in CLASSES[method_id])
+    classes = [getattr(import_module(module), name) for module, _, name in places]
+    implementations = (each for protocol in protocols for each in classes if issubclass(each, protocol))
+    return next(implementations)(parameters)
 
 
 def build_classifier_method(

@@ -1,17 +1,19 @@
-"""Description of a method, which its folder provides."""
+"""Description of a method, and of the jobs that it offers to the planner."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.engine.cuts.removal import Removal
 from core.engine.memory import Holds
 from core.engine.options.base import MethodParameters
-from core.engine.options.patterns import PatternFamily, family_of
+from core.engine.options.patterns import UNSTRUCTURED, PatternFamily, family_of
 from core.engine.removals.registry import REMOVALS
-from core.methods.plan_offer import PlanOffer
+from secateur_wire.base import JsonObject
 from secateur_wire.methods import Needs, Paper
+from secateur_wire.plans import Goal
 
 ZEROS = (
     "Zeros in any place make nothing faster on ordinary hardware, and the file stays as large. A packed "
@@ -30,8 +32,35 @@ UNCHANGED = "None: the model keeps its size and speed."
 """Expected hardware gains, by the effect of a method on a model."""
 
 
+BOTH_TASKS = ("language-model", "image-classification")
+CLASSIFIERS = ("image-classification",)
+
+CALIBRATION = Needs(calibration=True, gradients=False, training=False)
+GRADIENTS = Needs(calibration=True, gradients=True, training=False)
+TRAINING = Needs(calibration=True, gradients=True, training=True)
+"""Needs of methods; each includes those before."""
+
 Read = Literal["none", "norms", "gram"]
 """Statistics of a layer's inputs that a method can need: none, norms of features, XᵀX. Each includes those before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOffer:
+    """Job that a method offers for `goals` on models of a task; the planner tries offers in ascending order of `place`.
+
+    `sequences` is the number of calibration sequences. With `needs_files` the job is offered only where added files can
+    be written, whose bytes then count.
+    """
+
+    goals: tuple[Goal, ...]
+    place: int
+    reason: str
+    task: str = "language-model"
+    pattern: str = UNSTRUCTURED.text
+    parameters: JsonObject = field(default_factory=dict)
+    layout: str = "uniform"
+    sequences: int = 32
+    needs_files: bool = False
 
 
 class Variant(BaseModel):
@@ -39,17 +68,30 @@ class Variant(BaseModel):
 
     `description` is a paragraph for users who choose a method. `gains` says how hardware benefits from the result.
     `removes` is the id of a removal, None where nothing is pruned. `holds` are the weights in memory at once.
+
+    Where they are left out, `removes` and `gains` follow from the patterns, and `needs` from what the method reads.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     description: str
-    gains: str
-    needs: Needs
+    gains: str = ""
+    needs: Needs = CALIBRATION
     parameters: type[MethodParameters] = Field(exclude=True)
     removes: str | None = Field(None, exclude=True)
     reads: Read = Field("none", exclude=True)
     holds: Holds = Field("block", exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derived(cls, given: dict[str, Any]) -> dict[str, Any]:
+        patterns = given.get("patterns", ())
+        removes = given.get("removes", "weights" if UNSTRUCTURED.text in patterns else None)
+        gains = UNCHANGED if removes is None else SMALLER
+        if removes == "weights":
+            gains = ZEROS_OR_N_M if "n:m" in patterns else ZEROS
+        needs = Needs(calibration=given.get("reads", "none") != "none", gradients=False, training=False)
+        return {"gains": gains, "needs": needs, **given, "removes": removes}
 
     @property
     def removal(self) -> Removal | None:
@@ -75,19 +117,17 @@ class MethodInfo(Variant):
     """Description of a method; `patterns` lists pattern families, the default first, and is empty if nothing is pruned.
 
     The method itself is the variant for its patterns, except for patterns with an entry in `variants`. `summary` is one
-    line. Lists of methods are sorted by `rank`, lowest first. `is_baseline` marks a method that chooses at random, for
-    comparison with others. A method that `measures` only reports figures and produces no model. `offers` are jobs that
-    the planner may propose.
+    line. `is_baseline` marks a method that chooses at random, for comparison with others. A method that `measures` only
+    reports figures and produces no model. `offers` are jobs that the planner may propose.
     """
 
     id: str
-    rank: int = Field(exclude=True)
     is_baseline: bool = Field(False, exclude=True)
     measures: bool = Field(False, exclude=True)
     title: str
     summary: str
-    paper: Paper | None
-    task_families: tuple[str, ...]
+    paper: Paper | None = None
+    task_families: tuple[str, ...] = ("language-model",)
     patterns: tuple[PatternFamily, ...]
     variants: Mapping[PatternFamily, Variant] = Field(default_factory=dict, exclude=True)
     offers: tuple[PlanOffer, ...] = Field((), exclude=True)

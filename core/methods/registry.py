@@ -1,18 +1,46 @@
-"""Registry of methods: every folder of this package whose `info` describes a method. It does not load torch."""
+"""Registry of methods: one table, in the order in which lists show them. It does not load torch."""
 
 from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from core import methods
-from core.discovery import descriptions
 from core.engine.options.base import MethodParameters
+from core.methods.descriptions import classifiers, frontier, structured, unpruned, zeros
 from core.methods.method_info import MethodInfo
 from core.validation import message_of, nearest_hint
 from secateur_wire import gone
 from secateur_wire.errors import InvalidParameters, UnknownMethod
 
-METHODS = descriptions(methods, MethodInfo)
+METHODS = {
+    info.id: info
+    for info in (
+        zeros.RANDOM,
+        zeros.MAGNITUDE,
+        zeros.WANDA,
+        zeros.SPARSEGPT,
+        zeros.ADMM,
+        frontier.FRONTIER,
+        structured.RANDOM_STRUCTURED,
+        structured.L2_STRUCTURED,
+        structured.LLM_PRUNER,
+        structured.FLAP,
+        structured.BONSAI,
+        structured.LORAPRUNE,
+        structured.LORASHEAR,
+        structured.EXPERT_DROP,
+        structured.DEPTH,
+        unpruned.VOCABULARY,
+        unpruned.RECOVER,
+        unpruned.NONE,
+        unpruned.SENSITIVITY,
+        classifiers.OBD,
+        classifiers.OBS,
+        classifiers.ITERATIVE_MAGNITUDE,
+        classifiers.FILTER_L1,
+        classifiers.FILTER_TAYLOR,
+    )
+}
+"""Methods by id; one more is a description here and a class in `core.methods.engine`."""
 
 
 def get_method(method_id: str) -> MethodInfo:

@@ -6,14 +6,13 @@ LOAD_FOLDER in the environment holds what the runs share: `runs.log`.
 import os
 from pathlib import Path
 
+from core.methods.descriptions.zeros import RandomParameters
 from core.methods.method_info import MethodInfo
-from core.methods.random.info import RandomParameters
 from core.methods.registry import METHODS
 from secateur_wire.methods import Needs
 
 NOOP = MethodInfo(
     id="noop",
-    rank=1000,
     title="Nothing",
     summary="Does nothing.",
     description="Does nothing, for tests of what is around it.",

@@ -17,7 +17,7 @@ from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.network import loss_and_accuracy, mean_loss
 from core.engine.resume.store import ResumeStore
-from core.methods.iterative_magnitude.method import cut_layer, layers_before_dropout, rewind, scaled_dropout
+from core.methods.iterative_magnitude import cut_layer, layers_before_dropout, rewind, scaled_dropout
 from core.methods.obs.surgeon import inverse_hessian, obs_prune
 from core.progress import Progress, WorkStopped
 from secateur_wire.errors import InvalidParameters, InvalidSparsity

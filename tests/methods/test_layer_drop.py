@@ -29,12 +29,11 @@ from core.engine.pruning.streams.stream import ActivationBudget
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.worth import program_of
 from core.engine.resume.kinds import SELECTION
+from core.methods.descriptions.frontier import StructuredFrontierParameters, find_local_minimum, most_trials
 from core.methods.frontier import run_costs, structured, trials
-from core.methods.frontier.layer_drop import find_local_minimum, most_trials
 from core.methods.frontier.layer_search import least_costly
 from core.methods.frontier.run_costs import RunCosts
 from core.methods.frontier.structured import StructuredFrontier
-from core.methods.frontier.structured_info import StructuredFrontierParameters
 from core.methods.frontier.trials import divergence
 from core.pipeline.passes import walk_for
 from secateur_wire.errors import InvalidParameters, TargetUnreachable

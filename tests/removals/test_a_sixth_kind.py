@@ -13,9 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from core import methods
 from core.engine import removals
 from core.engine.removals.registry import REMOVALS
+from core.methods.engine import CLASSES
 from core.methods.registry import METHODS
 from core.pipeline.messages import ModelSource, PruneOutput, TextSource
 from core.pipeline.reports.model_card import model_card
@@ -26,6 +26,7 @@ from core.settings import Settings
 from tests.engine.tiny import make_model
 from tests.engine.watching import Watching
 from tests.recipes import recipe_of
+from tests.removals.drop_biases import DROP_BIASES
 from tests.runner.models import add_model, add_text, write_model, write_words
 
 LAYERS = 6
@@ -40,19 +41,16 @@ BODY: dict[str, Any] = {"model": "biased", "method": "drop-biases", "evaluation"
 def biases() -> Iterator[None]:
     """The kind and its method, known while the tests of this module run, as they are to a new process."""
     here = Path(__file__).with_name("biases")
-    packages = {removals: "biases", methods: "drop_biases"}
+    own = f"{removals.__name__}.biases"
     with pytest.MonkeyPatch.context() as patch:
-        for package in packages:
-            patch.setattr(package, "__path__", [*package.__path__, str(here / package.__name__.rpartition(".")[2])])
-        for known, package in ((REMOVALS, removals), (METHODS, methods)):
-            info = import_module(f"{package.__name__}.{packages[package]}.info").INFO
-            patch.setitem(known, info.id, info)
+        patch.setattr(removals, "__path__", [*removals.__path__, str(here / "removals")])
+        patch.setitem(REMOVALS, "biases", import_module(f"{own}.info").INFO)
+        patch.setitem(METHODS, DROP_BIASES.id, DROP_BIASES)
+        patch.setitem(CLASSES, DROP_BIASES.id, ("tests.removals.drop_biases.DropBiases",))
         yield
-    for package, name in packages.items():
-        own = f"{package.__name__}.{name}"
-        for module in [each for each in sys.modules if each == own or each.startswith(f"{own}.")]:
-            del sys.modules[module]
-        delattr(package, name)
+    for module in [each for each in sys.modules if each == own or each.startswith(f"{own}.")]:
+        del sys.modules[module]
+    delattr(removals, "biases")
 
 
 def write_biased(folder: Path) -> Path:

@@ -45,7 +45,7 @@ def floors(graph: grimp.ImportGraph) -> list[Floor]:
         Floor("worker", "processes that claim, fetch, prune and end jobs", within("worker")),
         Floor("core.service", "who may ask, what waits, what is kept", within("core.service")),
         Floor("core.pipeline", "one job, from recipe to artifact", within("core.pipeline")),
-        Floor("core.methods", "a folder for each method", within("core.methods")),
+        Floor("core.methods", "the published methods", within("core.methods")),
         Floor("core.engine", "tensors and files in, tensors and files out", within("core.engine")),
         Floor("core", "what all wings stand on", within("core", *_WINGS)),
         Floor("client", "types of requests and answers; the Python client", ("secateur_wire", "secateur")),

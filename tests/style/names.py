@@ -105,7 +105,7 @@ def _namesakes(sources: Iterable[Source]) -> Iterator[Finding]:
 
 
 def _is_of_a_method(name: str) -> bool:
-    return re.fullmatch(r"core/methods/\w+/method\.py", name) is not None
+    return re.fullmatch(r"core/methods/((?!engine|method_info|registry|__init__)\w+|\w+/method)\.py", name) is not None
 
 
 def _names_a_paper(tree: ast.Module) -> bool:

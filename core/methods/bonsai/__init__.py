@@ -1,1 +1,1 @@
-"""Bonsai: description and parameters in `info`, mathematics in `method`."""
+"""Bonsai: the method, and its regression over masks."""

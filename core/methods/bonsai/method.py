@@ -21,8 +21,8 @@ from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits, UnitSet, kept_mask
 from core.engine.pruning.units.unit_slices import UnitSlice
-from core.methods.bonsai.info import BonsaiParameters
 from core.methods.bonsai.mask_regression import regress
+from core.methods.descriptions.structured import BonsaiParameters
 from secateur_wire.errors import NotFiniteWeights
 
 

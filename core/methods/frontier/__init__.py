@@ -1,1 +1,1 @@
-"""Frontier: description and parameters in `info`, mathematics in `method`."""
+"""Frontier: a method for zeros, and one for a smaller model."""

@@ -10,7 +10,7 @@ from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers.counts import most_removable_layers
 from core.engine.removals.widths.shape_program import ShapeChoice, ShapeProgram
 from core.engine.removals.widths.worth import counts_of, program_of
-from core.methods.frontier.structured_info import StructuredFrontierParameters
+from core.methods.descriptions.frontier import StructuredFrontierParameters
 from core.methods.frontier.trials import ShapeToTry, Trials, label_without
 from secateur_wire.errors import TargetUnreachable
 

@@ -10,7 +10,7 @@ from core.engine.pruning.compensation.column_update import damped_cholesky
 from core.engine.pruning.compensation.refit import ridge_directions, target_product
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.units.block_tokens import BlockToPrune
-from core.methods.frontier.structured_info import StructuredFrontierParameters
+from core.methods.descriptions.frontier import StructuredFrontierParameters
 
 _INPUTS_PER_STEP = 32
 """Number of inputs that one step removes where a unit has a single input; larger units are removed one by one."""

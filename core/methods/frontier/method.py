@@ -3,10 +3,7 @@
 The variant that makes a model smaller is in `structured`.
 """
 
-from core.methods.admm.method import ADMM
-from core.methods.frontier.structured import StructuredFrontier
-
-__all__ = ["Frontier", "StructuredFrontier"]
+from core.methods.admm import ADMM
 
 
 class Frontier(ADMM):

@@ -18,8 +18,8 @@ from core.engine.models.tensors import to_out_in
 from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
+from core.methods.descriptions.frontier import measured_sequences
 from core.methods.frontier.run_costs import RunCosts
-from core.methods.frontier.structured_info import measured_sequences
 
 
 class _Watch:

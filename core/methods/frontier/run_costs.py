@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.engine.datasets.counted_tokens import mean_predictions
-from core.methods.frontier.structured_info import STREAM_TOKENS
+from core.methods.descriptions.frontier import STREAM_TOKENS
 
 
 class RunCosts:

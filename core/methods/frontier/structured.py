@@ -31,12 +31,11 @@ from core.engine.pruning.units.removal import (
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice
 from core.engine.removals.widths.counts import reduction_of_remaining_layers
 from core.engine.removals.widths.worth import worth_table
+from core.methods.descriptions.frontier import LAYER_DROP, StructuredFrontierParameters
 from core.methods.frontier.cost_search import CostSearch
 from core.methods.frontier.input_removal import output_metric, with_inputs, without_inputs
-from core.methods.frontier.layer_drop import LAYER_DROP
 from core.methods.frontier.layer_search import LayerSearch, staying_layers
 from core.methods.frontier.output_metric import OutputCosts, measure_outputs
-from core.methods.frontier.structured_info import StructuredFrontierParameters
 from core.methods.frontier.trials import Trials
 
 _MOST_NOTES = 3

@@ -16,7 +16,7 @@ from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
-from core.methods.frontier.layer_drop import LayerDrop, find_local_minimum, most_trials
+from core.methods.descriptions.frontier import LayerDrop, find_local_minimum, most_trials
 
 _CHUNK = 256
 """Positions whose predictions are computed at a time."""

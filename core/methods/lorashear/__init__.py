@@ -1,1 +1,1 @@
-"""LoRAShear: description and parameters in `info`, mathematics in `method`."""
+"""LoRAShear: the method, the units it spares, and its steps."""

@@ -24,8 +24,8 @@ from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits, UnitSet, kept_mask
 from core.engine.pruning.units.unit_slices import UnitSlice
 from core.engine.recovery.adapters import MaskedLoraLinear
+from core.methods.descriptions.structured import LoRAShearParameters
 from core.methods.lorashear.bundle_damage import UnitBundle
-from core.methods.lorashear.info import LoRAShearParameters
 
 _MOMENTUM = 0.9
 

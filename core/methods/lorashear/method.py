@@ -4,9 +4,9 @@ from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.units.adapter_model import AdapterModel
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
+from core.methods.descriptions.structured import LoRAShearParameters
 from core.methods.lorashear.bundle_damage import UnitBundle, bundle_damage, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceSchedule
-from core.methods.lorashear.info import LoRAShearParameters
 
 
 class LoRAShear(UnitMethod):

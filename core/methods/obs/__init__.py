@@ -1,1 +1,1 @@
-"""Optimal Brain Surgeon: description and parameters in `info`, mathematics in `method`."""
+"""Optimal Brain Surgeon: the method, and its updates."""

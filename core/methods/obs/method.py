@@ -22,7 +22,7 @@ from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
-from core.methods.obs.info import OBSParameters, is_exact
+from core.methods.descriptions.classifiers import OBSParameters, is_exact
 from core.methods.obs.surgeon import OBSUpdate, inverse_hessian, obs_prune
 
 _FREE = 1e18

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from core.methods.plan_offer import PlanOffer
+from core.methods.method_info import PlanOffer
 from core.methods.registry import METHODS, get_method
 from secateur_wire.plans import Goal
 

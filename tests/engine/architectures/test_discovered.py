@@ -30,7 +30,7 @@ from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.removals.layers.counts import check_layer_count, first_removable_layers, removable_layers
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
-from core.methods.depth.info import DepthParameters
+from core.methods.descriptions.structured import DepthParameters
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request

@@ -10,8 +10,8 @@ from torch import Tensor
 from core.engine.models.folder import open_model
 from core.engine.pruning.results import LayerRow, PruneResult
 from core.engine.pruning.units.removal import KeptUnits
-from core.methods.depth.method import Depth
-from core.methods.frontier.info import FRONTIER
+from core.methods.depth import Depth
+from core.methods.descriptions.frontier import PRESETS
 from core.pipeline.plans import make_plan
 from secateur_wire.errors import InvalidRequest
 from tests.engine.crossing import crossed, partly
@@ -90,7 +90,7 @@ def test_what_was_chosen_is_in_the_rows(tiny: Path, tmp_path: Path) -> None:
 
 def test_frontier_is_admm_with_the_choices_of_its_budget(tiny: Path, tmp_path: Path) -> None:
     named = prune(tiny, tmp_path / "named", "frontier", None, parameters={"budget": "quick"})
-    preset = FRONTIER["quick"]
+    preset = PRESETS["quick"]
     turns = {"iterations": preset.iterations, "allocation": "fisher"}
     said = prune(tiny, tmp_path / "said", "admm", preset.compensation.model_dump(mode="json"), parameters=turns)
     own = prune(tiny, tmp_path / "own", "frontier", {"refit": 0.0}, parameters=turns)

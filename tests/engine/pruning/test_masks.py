@@ -13,8 +13,8 @@ from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.masks import lowest, lowest_in_groups, lowest_in_tensor, removal_mask
 from core.engine.pruning.saliency import cumulative_row_share
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
-from core.methods.wanda.info import WandaParameters
-from core.methods.wanda.method import Wanda
+from core.methods.descriptions.zeros import WandaParameters
+from core.methods.wanda import Wanda
 
 # Few distinct values, so that ties are the rule.
 scores = st.integers(1, 6).flatmap(

@@ -1,1 +1,0 @@
-"""ADMM: description and parameters in `info`, mathematics in `method`."""

@@ -1,1 +1,0 @@
-"""Removal of layers: description and parameters in `info`, mathematics in `method`."""

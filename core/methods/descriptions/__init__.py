@@ -1,0 +1,1 @@
+"""Descriptions and parameters of the methods, by family; none loads torch."""

@@ -1,1 +1,0 @@
-"""Removal of whole experts: description and parameters in `info`, mathematics in `method`."""

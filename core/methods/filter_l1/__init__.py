@@ -1,1 +1,0 @@
-"""Filters by L1 norm: description and parameters in `info`, mathematics in `method`."""

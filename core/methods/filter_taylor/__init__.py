@@ -1,1 +1,0 @@
-"""Filters by Taylor expansion: description and parameters in `info`, mathematics in `method`."""

@@ -1,1 +1,0 @@
-"""FLAP: description and parameters in `info`, mathematics in `method`."""

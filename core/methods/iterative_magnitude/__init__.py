@@ -1,1 +1,0 @@
-"""Iterative magnitude pruning: description and parameters in `info`, mathematics in `method`."""

@@ -1,1 +1,0 @@
-"""LLM-Pruner: description and parameters in `info`, mathematics in `method`."""

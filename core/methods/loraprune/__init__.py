@@ -1,1 +1,0 @@
-"""LoRAPrune: description and parameters in `info`, mathematics in `method`."""

@@ -1,1 +1,0 @@
-"""Magnitude pruning: description and parameters in `info`, mathematics in `method`."""

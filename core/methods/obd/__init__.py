@@ -1,1 +1,0 @@
-"""Optimal Brain Damage: description and parameters in `info`, mathematics in `method`."""

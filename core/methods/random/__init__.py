@@ -1,1 +1,0 @@
-"""Random pruning: description and parameters in `info`, mathematics in `method`."""

@@ -1,1 +1,0 @@
-"""Random structured pruning: description and parameters in `info`, mathematics in `method`."""

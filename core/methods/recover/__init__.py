@@ -1,1 +1,0 @@
-"""Training without pruning: description and parameters in `info`, mathematics in `method`."""

@@ -1,1 +1,0 @@
-"""SparseGPT: description and parameters in `info`, mathematics in `method`."""

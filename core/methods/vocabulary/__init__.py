@@ -1,1 +1,0 @@
-"""Removal of tokens from the vocabulary: description in `info`; the pass, which changes no layer, in `method`."""

@@ -1,1 +1,0 @@
-"""Wanda: description and parameters in `info`, mathematics in `method`."""
