@@ -26,7 +26,7 @@ from core.engine.evaluation.zero_shot import measure_tasks
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.pruning.layerwise.plan import LayerwisePlan
+from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.results import PruneResult
 from core.engine.quantization.gptq.method import GPTQ
 from core.engine.removals.run import language_run

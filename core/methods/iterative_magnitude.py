@@ -20,7 +20,6 @@ from core.engine.pruning.layerwise.classifier_pass import layer_rates
 from core.engine.pruning.masks import lowest_in_tensor
 from core.engine.pruning.network import Network, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod
-from core.engine.pruning.saliency import magnitude
 from core.methods.descriptions.classifiers import IterativeMagnitudeParameters
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -112,7 +111,7 @@ def cut_layer(network: Network, name: str, count: int) -> None:
     """Set the `count` smallest weights of a layer to zero."""
     layer = layer_of(network.model, name)
     weight_OI = to_matrix(layer)
-    set_matrix(layer, weight_OI.masked_fill(lowest_in_tensor(magnitude(weight_OI), count), 0))
+    set_matrix(layer, weight_OI.masked_fill(lowest_in_tensor(weight_OI.abs(), count), 0))
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern
 from core.engine.pruning.compensation.refit import Fitted
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
 from core.engine.pruning.layerwise.language_pass import LayerRows
-from core.engine.pruning.protocols.layerwise import Method
-from core.engine.pruning.targets import LayerTarget, PrunableLinear
+from core.engine.pruning.masks import LayerTarget
+from core.engine.pruning.solver import PrunableLinear, Solver
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
 from secateur_wire.errors import RunFailed
@@ -37,7 +37,7 @@ def pruned(
     size = len(seen.gram_II)
     weight = torch.randn(rows, size, generator=torch.Generator().manual_seed(seed))
     parameters = parse_parameters(method, {})
-    (found,) = build_method(method, parameters, (Method,)).prune(
+    (found,) = build_method(method, parameters, (Solver,)).prune(
         [PrunableLinear("layer", 0, weight, target)], seen, ignore
     )
     return weight, found

@@ -11,10 +11,10 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.patterns import UNSTRUCTURED
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
-from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.masks import LayerTarget
+from core.engine.pruning.solver import PrunableLinear, Solver
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
-from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.engine.resume.store import ResumeStore
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
@@ -35,7 +35,7 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
         dtype=torch.float32, micro_batch=8,
     )  # fmt: skip
     methods = {
-        name: build_method(name, parse_parameters(name, {}), (Method,)) for name in ("sparsegpt", "wanda", "magnitude")
+        name: build_method(name, parse_parameters(name, {}), (Solver,)) for name in ("sparsegpt", "wanda", "magnitude")
     }
     target = LayerTarget(UNSTRUCTURED, 0.5)
     chosen = range(0, len(streamed), every)

@@ -3,12 +3,38 @@
 Masks are boolean, True where a weight is removed. Ties go to the lowest index.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from core.device_kinds import CPU, device_kind
-from core.engine.pruning.targets import LayerTarget
+from core.engine.options.patterns import Pattern
+
+
+@dataclass(frozen=True)
+class LayerTarget:
+    """Number of weights to remove from one linear layer: a share `sparsity`, in a pattern.
+
+    `count` overrides that number for the tensor where a ranking over the entire model chose it.
+    """
+
+    pattern: Pattern
+    sparsity: float
+    count: int | None = None
+
+    def of_tensor(self, numel: int) -> int:
+        """Return the number of weights to remove from the tensor."""
+        return self.count if self.count is not None else round(self.sparsity * numel)
+
+    def keeps_all(self, numel: int) -> bool:
+        """Return True where no weight of the tensor is to be removed."""
+        return self.pattern.of is None and self.of_tensor(numel) == 0
+
+    def of_row(self, in_features: int) -> int:
+        """Return the number of weights to remove from every output row."""
+        return round(self.sparsity * in_features)
 
 
 def lowest(score: Tensor, count: int) -> Tensor:

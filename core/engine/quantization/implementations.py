@@ -4,7 +4,7 @@ import torch
 
 from core.discovery import require_class
 from core.engine import quantization
-from core.engine.pruning.protocols.quantiser import Quantiser
+from core.engine.pruning.solver import Quantiser
 from core.engine.quantization.settings import bits_of
 from secateur_wire.job_body import Quantization
 

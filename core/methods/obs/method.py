@@ -18,10 +18,10 @@ from core.engine.pruning.iterative.curvature import gradient_rows
 from core.engine.pruning.iterative.rounds import matrices, prunable_weights, resume, save
 from core.engine.pruning.layer_matrix import layer_of, set_matrix
 from core.engine.pruning.layerwise.classifier_pass import OneShot
+from core.engine.pruning.masks import LayerTarget
 from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.protocols.classifier import ClassifierMethod
-from core.engine.pruning.protocols.layerwise import Method
-from core.engine.pruning.targets import LayerTarget, PrunableLinear
+from core.engine.pruning.solver import PrunableLinear, Solver
 from core.methods.descriptions.classifiers import OBSParameters, is_exact
 from core.methods.obs.surgeon import OBSUpdate, inverse_hessian, obs_prune
 
@@ -29,7 +29,7 @@ _FREE = 1e18
 """Value of [H⁻¹]_jj for an input that is always zero: its weights cost nothing and are deleted first."""
 
 
-class OBS(Method):
+class OBS(Solver):
     """Deletion of equally many weights in every row, give or take one, so that the layer meets its target exactly."""
 
     statistic = Statistic.GRAM

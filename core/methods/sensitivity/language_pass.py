@@ -23,10 +23,11 @@ from core.engine.models.tensors import to_out_in
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.masks import LayerTarget
+from core.engine.pruning.solver import PrunableLinear
 from core.engine.pruning.streams.measure import pairs
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup, input_groups
 from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.engine.resume.store import ResumeStore
 from core.methods.sensitivity.plan import SensitivityPlan
 from secateur_wire.base import JsonObject

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from core.engine.models.folder import ModelFolder
-from core.engine.pruning.layerwise.plan import LayerwisePlan
-from core.engine.pruning.plan import model_facts
+from core.engine.pruning.plan import LayerwisePlan, model_facts
 from core.engine.resume.fingerprint import Runtime, fingerprint
 
 

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.engine.pruning.compensation.column_update import damped_inverse_factor, prune_columns
-from core.engine.pruning.masks import lowest_in_groups, lowest_in_tensor
-from core.engine.pruning.targets import LayerTarget
+from core.engine.pruning.masks import LayerTarget, lowest_in_groups, lowest_in_tensor
 
 
 def make_problem(rows: int, columns: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

@@ -7,14 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
-from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
-from core.engine.pruning.input_moments import InputMoments
-from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.masks import lowest, lowest_in_groups, lowest_in_tensor, removal_mask
-from core.engine.pruning.saliency import cumulative_row_share
-from core.engine.pruning.targets import LayerTarget, PrunableLinear
+from core.engine.pruning.allocation import outlier_share, owl_sparsities
+from core.engine.pruning.input_statistics import InputMoments, InputStatistic, Statistic
+from core.engine.pruning.masks import LayerTarget, lowest, lowest_in_groups, lowest_in_tensor, removal_mask
+from core.engine.pruning.solver import PrunableLinear
 from core.methods.descriptions.zeros import WandaParameters
-from core.methods.wanda import Wanda
+from core.methods.solvers import Wanda, cumulative_row_share
 
 # Few distinct values, so that ties are the rule.
 scores = st.integers(1, 6).flatmap(

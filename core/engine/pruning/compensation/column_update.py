@@ -8,8 +8,7 @@ from torch import Tensor
 
 from core.engine.models.precision import small_products
 from core.engine.pruning.grid import GridFit, QuantisedWeight, codes
-from core.engine.pruning.masks import lowest_in_groups, lowest_in_tensor
-from core.engine.pruning.targets import LayerTarget
+from core.engine.pruning.masks import LayerTarget, lowest_in_groups, lowest_in_tensor
 from secateur_wire.errors import RunFailed
 
 _SUB_BLOCK = 32

@@ -16,10 +16,8 @@ from core.engine.options.compensation import Compensation, Refit
 from core.engine.pruning.compensation.column_update import damped_cholesky
 from core.engine.pruning.grid import QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic
-from core.engine.pruning.protocols.layerwise import Method
-from core.engine.pruning.protocols.quantiser import Quantiser
+from core.engine.pruning.solver import PrunableLinear, Quantiser, Solver
 from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.targets import PrunableLinear
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Fitted:
 
 
 def prune_and_fit(
-    method: Method,
+    method: Solver,
     linears: Sequence[PrunableLinear],
     inputs: InputStatistic,
     compensation: Compensation | None,

@@ -16,14 +16,14 @@ from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import DTYPES
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import require_divisible
-from core.engine.pruning.allocation.global_ranking import global_counts
+from core.engine.pruning.allocation import global_counts
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layer_matrix import groups_of, input_rows, layer_of, set_matrix, to_matrix
+from core.engine.pruning.masks import LayerTarget
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import ClassifierMethod
-from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.solver import PrunableLinear, Solver
 from core.engine.pruning.streams.lockstep import run_in_lockstep, wait_at_barrier
-from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from secateur_wire.errors import InvalidParameters
 
 _ERROR_ROWS = 1024
@@ -39,7 +39,7 @@ class OneShot(ClassifierMethod):
     outputs go into the figures.
     """
 
-    def __init__(self, solver: Method, parameters: MethodParameters) -> None:
+    def __init__(self, solver: Solver, parameters: MethodParameters) -> None:
         self.solver = solver
         self.parameters = parameters
 
@@ -124,7 +124,7 @@ def layer_rates(layers: Sequence[LinearShape], allocation: Any, sparsity: float)
 class _ClassifierPass:
     """Statistics of the layers' inputs during a pass, and the pruning of each layer once."""
 
-    def __init__(self, network: Network, solver: Method, targets: Mapping[str, LayerTarget]) -> None:
+    def __init__(self, network: Network, solver: Solver, targets: Mapping[str, LayerTarget]) -> None:
         self.network, self.solver, self.targets = network, solver, targets
         self.layers = {shape.name: layer_of(network.model, shape.name) for shape in network.layers}
         self.places = {shape.name: place for place, shape in enumerate(network.layers)}

@@ -14,10 +14,10 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.experts import ExpertStacks, RoutedTokens, out_in
 from core.engine.pruning.compensation.refit import Fitted, prune_and_fit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.plan import LayerwisePlan
+from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.results import ExpertRow, RoutingRow
+from core.engine.pruning.solver import PrunableLinear
 from core.engine.pruning.streams.propagation import ExpertBarrier
-from core.engine.pruning.targets import PrunableLinear
 from secateur_wire.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024

@@ -22,16 +22,15 @@ from core.engine.models.pack_quantized import packed_tensors
 from core.engine.models.precision import fast_arithmetic, gradient_dtype
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, to_out_in
-from core.engine.pruning.allocation.fisher import fisher_rates
-from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
+from core.engine.pruning.allocation import fisher_rates, outlier_share, owl_sparsities
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.compensation.refit import Fitted, fitted_tokens, prune_and_fit
 from core.engine.pruning.grid import QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
 from core.engine.pruning.layerwise.expert_pruning import ExpertPruner
-from core.engine.pruning.layerwise.plan import LayerwisePlan
+from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.results import ExpertRow, LayerRow, PruneResult, RoutingRow
-from core.engine.pruning.saliency import weight_times_norm
+from core.engine.pruning.solver import PrunableLinear
 from core.engine.pruning.streams.hidden_state_cache import hidden_state_cache
 from core.engine.pruning.streams.measure import pairs
 from core.engine.pruning.streams.propagation import (
@@ -42,7 +41,6 @@ from core.engine.pruning.streams.propagation import (
     input_groups,
 )
 from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.targets import PrunableLinear
 from core.engine.resume.kinds import BLOCK
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import RunFailed
@@ -376,7 +374,7 @@ class LayerwisePass(BlockPass):
                 statistics = read.collect()
                 shares[index] = outlier_share(
                     (
-                        weight_times_norm(to_out_in(tensors[f"{name}.weight"], family).float(), statistic.norms_I)
+                        to_out_in(tensors[f"{name}.weight"], family).float().abs() * statistic.norms_I
                         for group, statistic in statistics.items()
                         for name in group.linears
                     ),

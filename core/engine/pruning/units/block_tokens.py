@@ -14,8 +14,7 @@ from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
-from core.engine.pruning.input_moments import InputMoments, StackedMoments
-from core.engine.pruning.input_statistics import InputStatistic
+from core.engine.pruning.input_statistics import InputMoments, InputStatistic, StackedMoments
 from core.engine.pruning.streams.propagation import InputGroup, arrivals
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, highest, require_finite
 from core.engine.pruning.units.unit_slices import StackSlice

@@ -9,7 +9,7 @@ from torch import Tensor
 from core.engine.pruning.compensation.column_update import damped_inverse_factor, round_columns
 from core.engine.pruning.grid import GridFit, QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.protocols.quantiser import Quantiser
+from core.engine.pruning.solver import Quantiser
 
 _DAMPING = 0.01
 _BLOCK_SIZE = 128

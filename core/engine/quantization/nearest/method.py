@@ -6,7 +6,7 @@ from torch import Tensor
 
 from core.engine.pruning.grid import QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.protocols.quantiser import Quantiser
+from core.engine.pruning.solver import Quantiser
 
 
 class Nearest(Quantiser):

@@ -6,12 +6,12 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import forward_dtype
 from core.engine.models.tensors import DTYPES
 from core.engine.options.base import MethodParameters
-from core.engine.pruning.allocation.global_ranking import global_counts
+from core.engine.pruning.allocation import global_counts
 from core.engine.pruning.layerwise.classifier_pass import OneShot
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.engine.pruning.layerwise.plan import LayerwisePlan
+from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.protocols.classifier import ClassifierMethod
-from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.solver import Solver
 from core.engine.quantization.implementations import rounding_for
 from core.engine.removals.run import ClassifierRun, LanguageRun, PassRequest
 from core.engine.removals.weights.options import prunable_linears, selection_of
@@ -20,7 +20,7 @@ from core.engine.removals.weights.options import prunable_linears, selection_of
 class WeightRun(LanguageRun[LayerwisePlan]):
     """Run of the removal of weights from a language model."""
 
-    protocols = (Method,)
+    protocols = (Solver,)
 
     def plan(self, folder: ModelFolder, request: PassRequest) -> LayerwisePlan:
         description, cut = folder.description, request.cut
@@ -57,9 +57,9 @@ class WeightRun(LanguageRun[LayerwisePlan]):
 class ClassifierWeightRun(ClassifierRun):
     """Run of the removal of weights from a classifier, by a classifier method or a layer-wise one."""
 
-    protocols = (ClassifierMethod, Method)
+    protocols = (ClassifierMethod, Solver)
 
     def method(self, implementation: Any, parameters: MethodParameters) -> ClassifierMethod:
-        if isinstance(implementation, Method):
+        if isinstance(implementation, Solver):
             return OneShot(implementation, selection_of(parameters))
         return super().method(implementation, parameters)
