@@ -19,7 +19,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors, write_tensors
 from core.engine.options.patterns import STRUCTURED
 from core.engine.pruning.input_statistics import InputStatistic
-from core.engine.pruning.layerwise.language_pass import LayerwisePass
+from core.engine.pruning.zeros_pass import LayerwisePass
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 

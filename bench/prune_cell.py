@@ -13,8 +13,8 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.plan import LayerwisePlan
+from core.engine.pruning.zeros_pass import LayerwisePass
 from core.engine.removals.run import LanguagePass
 from core.methods.registry import get_method
 from core.pipeline.passes import walk_for

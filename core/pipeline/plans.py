@@ -12,7 +12,7 @@ from core.engine.pruning.plan import LayerwisePlan, PruningPlan
 from core.engine.removals.run import PassRequest, language_run
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
-from core.methods.sensitivity.plan import SensitivityPlan
+from core.methods.sensitivity import SensitivityPlan
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.job_body import Quantization
 

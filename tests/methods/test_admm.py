@@ -8,9 +8,9 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern
 from core.engine.pruning.compensation.refit import Fitted
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
-from core.engine.pruning.layerwise.language_pass import LayerRows
 from core.engine.pruning.masks import LayerTarget
 from core.engine.pruning.solver import PrunableLinear, Solver
+from core.engine.pruning.zeros_pass import LayerRows
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
 from secateur_wire.errors import RunFailed

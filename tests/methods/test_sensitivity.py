@@ -19,12 +19,12 @@ from core.engine.pruning.network import Network, mean_loss
 from core.engine.removals.weights.options import LayerSelection, prunable_linears
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
+from core.methods.classifier_sensitivity import classifier_sensitivity
 from core.methods.descriptions.classifiers import FilterL1Parameters
 from core.methods.engine import build_classifier_method
 from core.methods.filter_l1 import FilterL1
 from core.methods.registry import parse_parameters
-from core.methods.sensitivity.classifier_pass import classifier_sensitivity
-from core.methods.sensitivity.language_pass import SensitivityPass, SensitivityResult
+from core.methods.sensitivity import SensitivityPass, SensitivityResult
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request

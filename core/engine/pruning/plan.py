@@ -13,12 +13,15 @@ from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Compensation
 from core.engine.options.patterns import Pattern
 from core.engine.options.propagation import PropagationOptions
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.masks import LayerTarget
 from core.engine.pruning.solver import Quantiser, Solver
 from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
 from secateur_wire.base import JsonObject
 
 MICRO_BATCH_TOKENS = 4096
+_ERROR_SAMPLE_TOKENS = 1024
+"""Tokens on which reconstruction errors are measured where there is no XᵀX."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +134,13 @@ class LayerwisePlan(PruningPlan):
         if self.rates is not None:
             sparsity = self.rates.get(linear.name, self.sparsity)
         return LayerTarget(self.pattern, sparsity, self.counts[linear.name] if self.counts is not None else None)
+
+    def statistic(self, level: Statistic, tokens: int, fitted: int | None) -> InputStatistic:
+        """Return an empty statistic for so many tokens; XᵀX where weights are fitted, to the first `fitted` tokens."""
+        stride = max(1, tokens // _ERROR_SAMPLE_TOKENS)
+        if self.compensation is None:
+            return InputStatistic(level, sample_stride=stride)
+        return InputStatistic(Statistic.GRAM, sample_stride=stride, fitted_tokens=fitted)
 
     def with_sparsities(self, sparsities: Sequence[float]) -> "LayerwisePlan":
         return replace(self, sparsities=tuple(sparsities))

@@ -8,10 +8,10 @@ from core.engine.models.tensors import DTYPES
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.allocation import global_counts
 from core.engine.pruning.layerwise.classifier_pass import OneShot
-from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.solver import Solver
+from core.engine.pruning.zeros_pass import LayerwisePass
 from core.engine.quantization.implementations import rounding_for
 from core.engine.removals.run import ClassifierRun, LanguageRun, PassRequest
 from core.engine.removals.weights.options import prunable_linears, selection_of

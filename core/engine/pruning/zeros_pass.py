@@ -25,9 +25,9 @@ from core.engine.models.tensors import DTYPES, to_out_in
 from core.engine.pruning.allocation import fisher_rates, outlier_share, owl_sparsities
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.compensation.refit import Fitted, fitted_tokens, prune_and_fit
+from core.engine.pruning.expert_pruning import ExpertPruner
 from core.engine.pruning.grid import QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
-from core.engine.pruning.layerwise.expert_pruning import ExpertPruner
 from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.results import ExpertRow, LayerRow, PruneResult, RoutingRow
 from core.engine.pruning.solver import PrunableLinear
@@ -45,7 +45,6 @@ from core.engine.resume.kinds import BLOCK
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import RunFailed
 
-_ERROR_SAMPLE_TOKENS = 1024
 HEAD = "head"
 
 
@@ -207,14 +206,14 @@ class LayerwisePass(BlockPass):
         return input_groups(self.folder.family.inputs, names, f"{self.streamed.block_prefix(index)}.")
 
     def _new_statistic(self, level: Statistic) -> InputStatistic:
-        stride = max(1, self.driver.token_count // _ERROR_SAMPLE_TOKENS)
         if self.rounding is not None:
             level = max(level, self.rounding.statistic, key=lambda each: each.value)
-        compensation = self.plan.compensation
-        if compensation is None:
-            return InputStatistic(level, sample_stride=stride)
-        fitted = fitted_tokens(compensation, self.driver)
-        return InputStatistic(Statistic.GRAM, sample_stride=stride, fitted_tokens=fitted)
+        return self.plan.statistic(level, self.driver.token_count, self._fitted_tokens)
+
+    @property
+    def _fitted_tokens(self) -> int | None:
+        """Number of the driver's tokens to which weights are fitted; None: all."""
+        return None if self.plan.compensation is None else fitted_tokens(self.plan.compensation, self.driver)
 
     def _block(self, index: int, tensors: dict[str, Tensor]) -> None:
         """Prune a block with these tensors, which are on the device, and save the result."""
@@ -278,13 +277,11 @@ class LayerwisePass(BlockPass):
         self, index: int, block: nn.Module, tensors: dict[str, Tensor], dense: nn.Module | None
     ) -> ExpertBarrier | None:
         """Return the barrier at which a block's experts are pruned; None where no experts are pruned."""
-        experts, compensation = self.folder.family.experts, self.plan.compensation
-        prefix = self.streamed.block_prefix(index)
+        experts, prefix = self.folder.family.experts, self.streamed.block_prefix(index)
         if experts is None:
             return None
-        fitted = None if compensation is None else fitted_tokens(compensation, self.driver)
         pruner = ExpertPruner(
-            self.plan, experts, self._by_module, prefix, block, tensors, dense, fitted, self.notes.append
+            self.plan, experts, self._by_module, prefix, block, tensors, dense, self._fitted_tokens, self.notes.append
         )
 
         def prune(arrived: ExpertBarrier) -> None:

@@ -20,7 +20,6 @@ from core.engine.pruning.solver import PrunableLinear
 from core.engine.pruning.streams.propagation import ExpertBarrier
 from secateur_wire.errors import RunFailed
 
-_ERROR_SAMPLE_TOKENS = 1024
 _MOST_NOTES = 3
 """Largest number of notes on a block's experts in the report."""
 
@@ -207,10 +206,7 @@ class ExpertPruner:
 
     def _statistic(self, share: _ExpertTokens) -> InputStatistic:
         tokens = sum(len(each.hidden_NH) for each in share.batches)
-        stride = max(1, tokens // _ERROR_SAMPLE_TOKENS)
-        if self.plan.compensation is None:
-            return InputStatistic(self.plan.method.statistic, sample_stride=stride)
-        return InputStatistic(Statistic.GRAM, sample_stride=stride, fitted_tokens=share.fitted)
+        return self.plan.statistic(self.plan.method.statistic, tokens, share.fitted)
 
     def _row(self, figures: _StackFigures, experts: int) -> ExpertRow:
         shape, fits = figures.shape, figures.fits

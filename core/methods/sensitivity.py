@@ -1,4 +1,4 @@
-"""Sensitivity of a language model: the loss when one layer alone is pruned, for each layer and rate.
+"""Sensitivity of a language model (Han 2015, arXiv:1506.02626): the loss when one layer alone is pruned, at each rate.
 
 The pass goes over the blocks once and carries the dense hidden states before block i along. It prunes block i at every
 rate, with input statistics of the dense calibration forward. Then only the blocks from i on run again: on average (L +
@@ -9,7 +9,7 @@ budget. Later blocks stay in memory if they fit in that budget; the others are r
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,16 +24,52 @@ from core.engine.options.sensitivity_curves import SensitivityCurve, Sensitivity
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.masks import LayerTarget
+from core.engine.pruning.plan import LayerwisePlan, model_facts
 from core.engine.pruning.solver import PrunableLinear
 from core.engine.pruning.streams.measure import pairs
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup, input_groups
 from core.engine.pruning.streams.stream import Stream
+from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.store import ResumeStore
-from core.methods.sensitivity.plan import SensitivityPlan
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import RunFailed
 
 _VARIANTS = "variants"
+
+
+@dataclass(frozen=True)
+class SensitivityPlan:
+    """Rates and scope of the measurement; `pruning` is the plan of the measured method at the highest rate."""
+
+    pruning: LayerwisePlan
+    rates: tuple[float, ...]
+    scope: Literal["layer", "module"]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pruning.dtype
+
+    @property
+    def forward_dtype(self) -> torch.dtype:
+        return self.pruning.forward_dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.pruning.device
+
+    def micro_batch(self, length: int) -> int:
+        return self.pruning.micro_batch(length)
+
+    def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
+        facts = {
+            "method": self.pruning.method_id,
+            "pattern": self.pruning.pattern.text,
+            "rates": self.rates,
+            "scope": self.scope,
+            "parameters": self.pruning.parameters.model_dump(mode="json"),
+            **model_facts(folder, revision, tokens),
+        }
+        return fingerprint("sensitivity", facts, Runtime.of(self.device, self.forward_dtype))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sensitivity of a classifier: loss and accuracy when one layer alone is pruned, for each layer and rate."""
+"""Sensitivity of a classifier (Han 2015, arXiv:1506.02626): loss and accuracy when one layer alone is pruned."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
