@@ -44,6 +44,11 @@ Read = Literal["none", "norms", "gram"]
 """Statistics of a layer's inputs that a method can need: none, norms of features, XᵀX. Each includes those before."""
 
 
+def arxiv(number: str, title: str, authors: str) -> Paper:
+    """Return the paper with a number on arXiv, which begins with the last two digits of its year."""
+    return Paper(title=title, authors=authors, year=2000 + int(number[:2]), url=f"https://arxiv.org/abs/{number}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlanOffer:
     """Job that a method offers for `goals` on models of a task; the planner tries offers in ascending order of `place`.
@@ -86,7 +91,7 @@ class Variant(BaseModel):
     @classmethod
     def _derived(cls, given: dict[str, Any]) -> dict[str, Any]:
         patterns = given.get("patterns", ())
-        removes = given.get("removes", "weights" if UNSTRUCTURED.text in patterns else None)
+        removes = given.get("removes", "weights" if UNSTRUCTURED.text in patterns else "widths" if patterns else None)
         gains = UNCHANGED if removes is None else SMALLER
         if removes == "weights":
             gains = ZEROS_OR_N_M if "n:m" in patterns else ZEROS

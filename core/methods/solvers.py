@@ -12,11 +12,7 @@ from torch import Tensor
 
 from core.engine.models.precision import bfloat16_matmul
 from core.engine.options.base import MethodParameters
-from core.engine.pruning.compensation.column_update import (
-    damped_inverse_factor,
-    prune_and_round_columns,
-    prune_columns,
-)
+from core.engine.pruning.compensation.column_update import Columns, damped_inverse_factor
 from core.engine.pruning.grid import QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.masks import LayerTarget, removal_mask
@@ -118,14 +114,7 @@ class SparseGPT(Solver):
     def prune(
         self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
     ) -> list[Tensor]:
-        factor_II, dead_I = self._factor(linears, inputs, note)
-        return prune_columns(
-            [linear.weight_OI for linear in linears],
-            [linear.target for linear in linears],
-            factor_II,
-            dead_I,
-            block_size=self.block_size,
-        )
+        return self._prune(linears, inputs, note).weights
 
     def prune_and_round(
         self,
@@ -136,22 +125,21 @@ class SparseGPT(Solver):
     ) -> list[QuantisedWeight]:
         if not rounding.spreads_errors:
             return super().prune_and_round(linears, inputs, rounding, note)
-        factor_II, dead_I = self._factor(linears, inputs, note)
-        return prune_and_round_columns(
-            [linear.weight_OI for linear in linears],
-            [linear.target for linear in linears],
-            factor_II,
-            dead_I,
-            rounding.fit(inputs),
-            block_size=max(self.block_size, rounding.group_size or 0),
-        )
+        return self._prune(linears, inputs, note, rounding).quantised
 
-    def _factor(
-        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
-    ) -> tuple[Tensor, Tensor]:
-        return damped_inverse_factor(
+    def _prune(
+        self,
+        linears: Sequence[PrunableLinear],
+        inputs: InputStatistic,
+        note: Callable[[str], None],
+        rounding: Quantiser | None = None,
+    ) -> Columns:
+        factor_II, dead_I = damped_inverse_factor(
             inputs.gram_II * (2 / inputs.tokens), self.damping, lambda text: note(f"{linears[0].name}: {text}")
         )
+        fit, group = (None, 0) if rounding is None else (rounding.fit(inputs), rounding.group_size or 0)
+        columns = Columns([linear.weight_OI for linear in linears], factor_II, fit)
+        return columns.prune([linear.target for linear in linears], dead_I, block_size=max(self.block_size, group))
 
 
 class ADMM(Solver):

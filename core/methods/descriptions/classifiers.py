@@ -12,7 +12,7 @@ from core.engine.options.iteration import CurvatureOptions, IterationOptions, Re
 from core.engine.removals.filters.options import FilterParameters
 from core.engine.removals.weights.options import LayerSelection
 from core.methods.descriptions.zeros import HAN_2015, ZerosParameters
-from core.methods.method_info import BOTH_TASKS, CALIBRATION, CLASSIFIERS, TRAINING, MethodInfo, PlanOffer
+from core.methods.method_info import BOTH_TASKS, CALIBRATION, CLASSIFIERS, TRAINING, MethodInfo, PlanOffer, arxiv
 from secateur_wire.errors import InvalidParameters
 from secateur_wire.methods import Paper
 from secateur_wire.sizes import size
@@ -226,12 +226,7 @@ FILTER_L1 = MethodInfo(
     "to them.",
     description="Removes the filters with the smallest sum of weights, with everything that reads them. It is quick, "
     "and good for a moderate share. With rates by sensitivity, layers that can lose more do. Retrain afterwards.",
-    paper=Paper(
-        title="Pruning Filters for Efficient ConvNets",
-        authors="Li, Kadav, Durdanovic, Samet, Graf",
-        year=2016,
-        url="https://arxiv.org/abs/1608.08710",
-    ),
+    paper=arxiv("1608.08710", "Pruning Filters for Efficient ConvNets", "Li, Kadav, Durdanovic, Samet, Graf"),
     task_families=CLASSIFIERS,
     patterns=("structured",),
     needs=CALIBRATION,
@@ -282,11 +277,10 @@ FILTER_TAYLOR = MethodInfo(
     description="Estimates from gradients on labelled images how much the loss would rise without each filter, "
     "removes a few of all layers, trains a little, and repeats. It is slower than going by norms, and better if much "
     "has to go. It can also reduce operations instead of parameters.",
-    paper=Paper(
-        title="Pruning Convolutional Neural Networks for Resource Efficient Inference",
-        authors="Molchanov, Tyree, Karras, Aila, Kautz",
-        year=2016,
-        url="https://arxiv.org/abs/1611.06440",
+    paper=arxiv(
+        "1611.06440",
+        "Pruning Convolutional Neural Networks for Resource Efficient Inference",
+        "Molchanov, Tyree, Karras, Aila, Kautz",
     ),
     task_families=CLASSIFIERS,
     patterns=("structured",),

@@ -15,9 +15,8 @@ from core.engine.removals.layers.options import LayerOptions
 from core.engine.removals.widths.adapter_options import AdapterOptions
 from core.engine.removals.widths.options import RankedWidthOptions, WidthOptions
 from core.measurements.sentences import measured_losses
-from core.methods.method_info import CALIBRATION, GRADIENTS, TRAINING, MethodInfo, PlanOffer
+from core.methods.method_info import CALIBRATION, GRADIENTS, TRAINING, MethodInfo, PlanOffer, arxiv
 from secateur_wire.errors import InvalidParameters
-from secateur_wire.methods import Paper
 
 
 class RandomStructuredParameters(RankedWidthOptions):
@@ -35,7 +34,6 @@ RANDOM_STRUCTURED = MethodInfo(
     "It needs no data.",
     patterns=("structured",),
     parameters=RandomStructuredParameters,
-    removes="widths",
 )
 
 
@@ -54,7 +52,6 @@ L2_STRUCTURED = MethodInfo(
     "uses it for.",
     patterns=("structured",),
     parameters=L2StructuredParameters,
-    removes="widths",
 )
 
 
@@ -83,16 +80,10 @@ LLM_PRUNER = MethodInfo(
     description="Computes gradients on a little calibration text to estimate how much the loss would rise without each "
     "head and each group of channels, and removes the cheapest. The paper trains adapters afterwards; do so "
     "too (recovery).",
-    paper=Paper(
-        title="LLM-Pruner: On the Structural Pruning of Large Language Models",
-        authors="Ma, Fang, Wang",
-        year=2023,
-        url="https://arxiv.org/abs/2305.11627",
-    ),
+    paper=arxiv("2305.11627", "LLM-Pruner: On the Structural Pruning of Large Language Models", "Ma, Fang, Wang"),
     patterns=("structured",),
     needs=GRADIENTS,
     parameters=LLMPrunerParameters,
-    removes="widths",
 )
 
 
@@ -152,16 +143,14 @@ FLAP = MethodInfo(
     "weighted by the weights that read it, and removes those that vary least. Their mean stays as a bias. It "
     "takes forward passes only, holds one block in memory at a time, and trains nothing. Layers may keep "
     f"different numbers of heads and channels. {measured_losses('flap', 'structured', 'structured')}",
-    paper=Paper(
-        title="Fluctuation-based Adaptive Structured Pruning for Large Language Models",
-        authors="An, Zhao, Yu, Tang, Wang",
-        year=2023,
-        url="https://arxiv.org/abs/2312.11983",
+    paper=arxiv(
+        "2312.11983",
+        "Fluctuation-based Adaptive Structured Pruning for Large Language Models",
+        "An, Zhao, Yu, Tang, Wang",
     ),
     patterns=("structured",),
     needs=CALIBRATION,
     parameters=FLAPParameters,
-    removes="widths",
     offers=(
         PlanOffer(
             goals=("speed",),
@@ -229,16 +218,14 @@ BONSAI = MethodInfo(
     "which heads and channels matter. It needs forward passes only, so no more memory than running the "
     "model. It needs many of them: hours for a large model with the paper's budget, minutes with the quick "
     "one.",
-    paper=Paper(
-        title="Everybody Prune Now: Structured Pruning of LLMs with only Forward Passes",
-        authors="Dery, Kolawole, Kagy, Smith, Neubig, Talwalkar",
-        year=2024,
-        url="https://arxiv.org/abs/2402.05406",
+    paper=arxiv(
+        "2402.05406",
+        "Everybody Prune Now: Structured Pruning of LLMs with only Forward Passes",
+        "Dery, Kolawole, Kagy, Smith, Neubig, Talwalkar",
     ),
     patterns=("structured",),
     needs=CALIBRATION,
     parameters=BonsaiParameters,
-    removes="widths",
     holds="model",
 )
 
@@ -259,16 +246,14 @@ LORAPRUNE = MethodInfo(
     description="Trains small adapters while it removes heads and channels a few at a time, and estimates their "
     "importance from the adapters' gradients, which take little memory. It recovers quality as it prunes. It "
     "takes as long as a fine-tuning run.",
-    paper=Paper(
-        title="LoRAPrune: Structured Pruning Meets Low-Rank Parameter-Efficient Fine-Tuning",
-        authors="Zhang, Chen, Shen, Yang, Ou, Yu, Zhuang",
-        year=2023,
-        url="https://arxiv.org/abs/2305.18403",
+    paper=arxiv(
+        "2305.18403",
+        "LoRAPrune: Structured Pruning Meets Low-Rank Parameter-Efficient Fine-Tuning",
+        "Zhang, Chen, Shen, Yang, Ou, Yu, Zhuang",
     ),
     patterns=("structured",),
     needs=TRAINING,
     parameters=LoRAPruneParameters,
-    removes="widths",
     holds="model",
 )
 
@@ -330,16 +315,14 @@ LORASHEAR = MethodInfo(
     description="Finds the heads and channels that the model needs most and spares them. Then it shrinks the others "
     "towards zero while adapters learn what those knew. It takes as long as a fine-tuning run, and the paper "
     "recovers in two stages afterwards.",
-    paper=Paper(
-        title="LoRAShear: Efficient Large Language Model Structured Pruning and Knowledge Recovery",
-        authors="Chen, Ding, Yadav, Zharkov, Liang",
-        year=2023,
-        url="https://arxiv.org/abs/2310.18356",
+    paper=arxiv(
+        "2310.18356",
+        "LoRAShear: Efficient Large Language Model Structured Pruning and Knowledge Recovery",
+        "Chen, Ding, Yadav, Zharkov, Liang",
     ),
     patterns=("structured",),
     needs=TRAINING,
     parameters=LoRAShearParameters,
-    removes="widths",
     holds="model",
 )
 
@@ -377,11 +360,10 @@ EXPERT_DROP = MethodInfo(
     "mixture. Tokens of removed experts are routed to others; if the gates are not normalised, the outputs "
     "of all tokens change.",
     gains=_GAINS,
-    paper=Paper(
-        title="REAP the Experts: Why Pruning Prevails for One-Shot MoE compression",
-        authors="Lasby, Lazarevich, Sinnadurai, Lie, Ioannou, Thangarasa",
-        year=2025,
-        url="https://arxiv.org/abs/2510.13999",
+    paper=arxiv(
+        "2510.13999",
+        "REAP the Experts: Why Pruning Prevails for One-Shot MoE compression",
+        "Lasby, Lazarevich, Sinnadurai, Lie, Ioannou, Thangarasa",
     ),
     patterns=("structured",),
     needs=CALIBRATION,
@@ -425,11 +407,10 @@ DEPTH = MethodInfo(
     "faster, in proportion to the layers removed. Large models lose surprisingly little with a few of their layers "
     "gone; small models lose much. Train it afterwards (recovery). "
     f"{measured_losses('depth', 'structured', 'structured')}",
-    paper=Paper(
-        title="The Unreasonable Ineffectiveness of the Deeper Layers",
-        authors="Gromov, Tirumala, Shapourian, Glorioso, Roberts",
-        year=2024,
-        url="https://arxiv.org/abs/2403.17887",
+    paper=arxiv(
+        "2403.17887",
+        "The Unreasonable Ineffectiveness of the Deeper Layers",
+        "Gromov, Tirumala, Shapourian, Glorioso, Roberts",
     ),
     patterns=("structured",),
     needs=CALIBRATION,

@@ -11,8 +11,8 @@ from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.removals.vocabulary.options import VocabularyOptions
 from core.engine.removals.weights.options import LayerSelection
 from core.methods.descriptions.zeros import HAN_2015
-from core.methods.method_info import BOTH_TASKS, MethodInfo, PlanOffer
-from secateur_wire.methods import Needs, Paper
+from core.methods.method_info import BOTH_TASKS, MethodInfo, PlanOffer, arxiv
+from secateur_wire.methods import Needs
 
 
 class VocabularyParameters(VocabularyOptions):
@@ -29,12 +29,7 @@ VOCABULARY = MethodInfo(
     "that matter: a language that they lack becomes slow and bad.",
     gains="The embedding and the head get smaller, and with them the file and the memory. In small models writing gets "
     "faster too, because the head is read for each token.",
-    paper=Paper(
-        title="Load What You Need: Smaller Versions of Multilingual BERT",
-        authors="Abdaoui, Pradel, Sigel",
-        year=2020,
-        url="https://arxiv.org/abs/2010.05609",
-    ),
+    paper=arxiv("2010.05609", "Load What You Need: Smaller Versions of Multilingual BERT", "Abdaoui, Pradel, Sigel"),
     patterns=("structured",),
     parameters=VocabularyParameters,
     removes="vocabulary",

@@ -9,14 +9,10 @@ from core.engine.options.compensation import CompensationOptions
 from core.engine.options.propagation import PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
 from core.measurements.sentences import measured_losses
-from core.methods.method_info import BOTH_TASKS, MethodInfo, PlanOffer
-from secateur_wire.methods import Paper
+from core.methods.method_info import BOTH_TASKS, MethodInfo, PlanOffer, arxiv
 
-HAN_2015 = Paper(
-    title="Learning both Weights and Connections for Efficient Neural Networks",
-    authors="Han, Pool, Tran, Dally",
-    year=2015,
-    url="https://arxiv.org/abs/1506.02626",
+HAN_2015 = arxiv(
+    "1506.02626", "Learning both Weights and Connections for Efficient Neural Networks", "Han, Pool, Tran, Dally"
 )
 
 
@@ -99,11 +95,8 @@ WANDA = MethodInfo(
     "weakest of every output row. It takes one forward pass and no training, and does not change the remaining "
     "weights. The cheapest choice that looks at activations; Frontier, SparseGPT or a recovery keeps more quality. "
     f"{measured_losses('wanda', 'zeros', 'unstructured')}",
-    paper=Paper(
-        title="A Simple and Effective Pruning Approach for Large Language Models",
-        authors="Sun, Liu, Bair, Kolter",
-        year=2023,
-        url="https://arxiv.org/abs/2306.11695",
+    paper=arxiv(
+        "2306.11695", "A Simple and Effective Pruning Approach for Large Language Models", "Sun, Liu, Bair, Kolter"
     ),
     task_families=BOTH_TASKS,
     patterns=("unstructured", "n:m"),
@@ -147,11 +140,8 @@ SPARSEGPT = MethodInfo(
     "so that the layer's outputs on the calibration text change little. It is slower than Wanda, because it "
     "solves a linear system for each layer, and usually better at high sparsity and with n:m patterns such "
     f"as 2:4. {measured_losses('sparsegpt', 'zeros', 'unstructured')}",
-    paper=Paper(
-        title="SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot",
-        authors="Frantar, Alistarh",
-        year=2023,
-        url="https://arxiv.org/abs/2301.00774",
+    paper=arxiv(
+        "2301.00774", "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", "Frantar, Alistarh"
     ),
     task_families=BOTH_TASKS,
     patterns=("unstructured", "n:m"),
@@ -193,12 +183,7 @@ ADMM = MethodInfo(
     description="Solves for each layer's weights again and again so that its outputs on the calibration text stay "
     "close, and each time forces more of the smallest weights to zero. It chooses better weights than SparseGPT, "
     "above all at high sparsity, and takes somewhat longer.",
-    paper=Paper(
-        title="Fast and Effective Weight Update for Pruned Large Language Models",
-        authors="Boža",
-        year=2024,
-        url="https://arxiv.org/abs/2401.02938",
-    ),
+    paper=arxiv("2401.02938", "Fast and Effective Weight Update for Pruned Large Language Models", "Boža"),
     patterns=("unstructured", "n:m"),
     parameters=ADMMParameters,
     reads="gram",

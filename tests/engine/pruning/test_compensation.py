@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
-from core.engine.pruning.compensation.column_update import damped_inverse_factor, prune_columns
+from core.engine.pruning.compensation.column_update import Columns, damped_inverse_factor
 from core.engine.pruning.masks import LayerTarget, lowest_in_groups, lowest_in_tensor
 
 
@@ -67,7 +67,8 @@ def test_sub_blocked_form_equals_the_plain_form(target: LayerTarget, sub_block: 
     first, hessian = make_problem(13, 80, seed=1)
     second, _ = make_problem(7, 80, seed=2)
     factor, dead = damped_inverse_factor(hessian, 0.01, ignore)
-    together = prune_columns([first, second], [target, target], factor, dead, block_size=48, sub_block=sub_block)
+    columns = Columns([first, second], factor)
+    together = columns.prune([target, target], dead, block_size=48, sub_block=sub_block).weights
     for weight, pruned in zip([first, second], together, strict=True):
         torch.testing.assert_close(pruned, plain(weight, target, hessian, 48), atol=1e-9, rtol=1e-9)
 
@@ -85,7 +86,7 @@ def test_float32_agrees_with_the_plain_form_to_1e_4() -> None:
     weight, hessian = make_problem(32, 256, seed=3, dtype=torch.float32)
     hessian += 10 * torch.eye(256)
     factor, dead = damped_inverse_factor(hessian, 0.01, ignore)
-    (pruned,) = prune_columns([weight], [TARGETS[0]], factor, dead, block_size=128)
+    (pruned,) = Columns([weight], factor).prune([TARGETS[0]], dead, block_size=128).weights
     reference = plain(weight.double(), TARGETS[0], hessian.double(), 128)
     same = (pruned == 0) == (reference == 0)
     assert same.float().mean() > 0.999
@@ -108,7 +109,7 @@ def test_dead_inputs_lose_their_weights_first() -> None:
     hessian[:, :8] = 0
     factor, dead = damped_inverse_factor(hessian, 0.01, ignore)
     assert dead.tolist() == [True] * 8 + [False] * 24
-    (pruned,) = prune_columns([weight], [LayerTarget(UNSTRUCTURED, 0.5)], factor, dead, block_size=32)
+    (pruned,) = Columns([weight], factor).prune([LayerTarget(UNSTRUCTURED, 0.5)], dead, block_size=32).weights
     assert (pruned[:, :8] == 0).all() and int((pruned == 0).sum()) == 6 * 16
 
 

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from core.engine.options.patterns import parse_pattern
 from core.engine.pruning.compensation.column_update import (
+    Columns,
     damped_inverse_factor,
-    prune_and_round_columns,
-    prune_columns,
 )
 from core.engine.pruning.grid import GridFit, QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
@@ -116,9 +115,9 @@ def test_pruning_and_rounding_at_once_is_better_than_one_after_the_other(pattern
     weight, inputs = random_weight(48, 256, 1), random_inputs(256, 1)
     target = LayerTarget(parse_pattern(pattern), 0.5)
     factor, dead = damped_inverse_factor(inputs.gram_II, 0.01, ignore)
-    (pruned,) = prune_columns([weight], [target], factor, dead, block_size=128)
+    (pruned,) = Columns([weight], factor).prune([target], dead, block_size=128).weights
     fit = GridFit(4, 32, torch.bfloat16)
-    (joint,) = prune_and_round_columns([weight], [target], factor, dead, fit, block_size=128)
+    (joint,) = Columns([weight], factor, fit).prune([target], dead, block_size=128).quantised
     assert int(joint.pruned) == int((pruned == 0).sum())
     after = nearest(pruned, fit)
     assert float(row_errors(weight, joint, inputs).sum()) < float(row_errors(weight, after, inputs).sum())

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from core.engine.pruning.compensation.column_update import damped_inverse_factor, round_columns
+from core.engine.pruning.compensation.column_update import Columns, damped_inverse_factor
 from core.engine.pruning.grid import GridFit, QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.solver import Quantiser
@@ -29,7 +29,7 @@ class GPTQ(Quantiser):
     ) -> list[QuantisedWeight]:
         fit = self.fit(inputs)
         factor_II, _ = damped_inverse_factor(inputs.gram_II * (2 / inputs.tokens), _DAMPING, note)
-        rounded = round_columns(weights, factor_II, fit, block_size=_BLOCK_SIZE)
+        rounded = Columns(weights, factor_II, fit).round(block_size=_BLOCK_SIZE).quantised
         return [
             _better_rows(weight_OI, each, fit, inputs.gram_II) for weight_OI, each in zip(weights, rounded, strict=True)
         ]
