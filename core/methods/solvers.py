@@ -79,11 +79,12 @@ class Wanda(ScoreSolver):
     statistic = Statistic.NORMS
 
     def __init__(self, parameters: WandaParameters) -> None:
-        self.by_row = not parameters.variant
+        self.variant = parameters.variant
+        self.by_row = not self.variant
 
     def score(self, linear: PrunableLinear, inputs: InputStatistic) -> Tensor:
         score_OI = linear.weight_OI.abs() * inputs.norms_I
-        return score_OI if self.by_row or linear.target.pattern.is_n_m else cumulative_row_share(score_OI)
+        return cumulative_row_share(score_OI) if self.variant and not linear.target.pattern.is_n_m else score_OI
 
 
 def cumulative_row_share(score_OI: Tensor) -> Tensor:

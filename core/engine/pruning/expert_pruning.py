@@ -154,25 +154,19 @@ class ExpertPruner:
         )
 
     def _expert(self, expert: int, share: _ExpertTokens) -> None:
-        stacks, before, accounts = self._stacks, self._dense_stacks, self._figures
+        stacks, before, figures = self._stacks, self._dense_stacks, self._figures
         reading, giving = self.experts.matrices
-        inner: list[Tensor] | None = None
+        inner: Iterable[Tensor] = (stacks.inner(each.hidden_NH, expert) for each in share.batches)
         if self.plan.propagation != "in_flight":
-            inner = [stacks.inner(each.hidden_NH, expert) for each in share.batches]
-        if reading.name in accounts:
-            inputs = ((each.hidden_NH, each.dense_NH) for each in share.batches)
-            self._matrix(expert, reading, share, inputs)
-        if giving.name in accounts:
-            if inner is None:
-                inner = [stacks.inner(each.hidden_NH, expert) for each in share.batches]
-            inputs = (
-                (
-                    inner_NI,
-                    None if before is None or each.dense_NH is None else before.inner(each.dense_NH, expert),
-                )
-                for each, inner_NI in zip(share.batches, inner, strict=True)
+            inner = list(inner)  # by the dense first matrix
+        if reading.name in figures:
+            self._matrix(expert, reading, share, ((each.hidden_NH, each.dense_NH) for each in share.batches))
+        if giving.name in figures:
+            dense = (
+                None if before is None or each.dense_NH is None else before.inner(each.dense_NH, expert)
+                for each in share.batches
             )
-            self._matrix(expert, giving, share, inputs)
+            self._matrix(expert, giving, share, zip(inner, dense, strict=True))
 
     def _matrix(
         self, expert: int, matrix: ExpertMatrix, share: _ExpertTokens, inputs: Iterable[tuple[Tensor, Tensor | None]]

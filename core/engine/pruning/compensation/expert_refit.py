@@ -64,10 +64,7 @@ class ExpertFit(LastMatrices):
     @property
     def error(self) -> float | None:
         """‖Y − Ŷ‖/‖Y‖ on the tokens that decide."""
-        lost, total = (
-            self._squared_norms(self.residual),
-            self._squared_norms([batch.target_NH for batch in self.batches]),
-        )
+        lost, total = map(self._squared_norms, (self.residual, [batch.target_NH for batch in self.batches]))
         return sqrt(lost[-1] / total[-1]) if total[-1] > 0 else None
 
     @property
@@ -202,30 +199,22 @@ class ExpertFit(LastMatrices):
             raise _RoutingDone(tokens)
 
         with removed_after([self.stacks.module.register_forward_pre_hook(stop, with_kwargs=True)]):
+            arguments, keywords = batch.call.arguments, dict(batch.call.keywords)
+            if state:
+                arguments = tuple(map(_copy, arguments))
+                keywords = {name: _copy(each) for name, each in keywords.items()}
             try:
-                if state is None:
-                    self.mixture(*batch.call.arguments, **batch.call.keywords)
-                else:
-                    arguments = tuple(_copy(each) for each in batch.call.arguments)
-                    keywords = {name: _copy(each) for name, each in batch.call.keywords.items()}
-                    functional_call(self.mixture, dict(state), arguments, keywords)
+                functional_call(self.mixture, dict(state or {}), arguments, keywords)
             except _RoutingDone as routed:
                 return routed.tokens.at(None if batch.places_N is None else batch.places_N.clone())
         raise AssertionError(f"{self.experts.module} was not reached")
 
     def _squared_norms(self, values: Sequence[Tensor]) -> list[float]:
         """Return the sums of squares over the fitted tokens and, if there are any, over the hold-out tokens."""
-        fitted = sum(
-            float(each[: max(most, 0)].square().sum(dtype=torch.float64))
-            for each, most in zip(values, self.fitted, strict=True)
-        )
-        if not self.others_decide:
-            return [fitted]
-        others = sum(
-            float(each[max(most, 0) :].square().sum(dtype=torch.float64))
-            for each, most in zip(values, self.fitted, strict=True)
-        )
-        return [fitted, others]
+        pairs = [(each, max(most, 0)) for each, most in zip(values, self.fitted, strict=True)]
+        parts = [[each[:most] for each, most in pairs], [each[most:] for each, most in pairs]]
+        norms = [sum(float(each.square().sum(dtype=torch.float64)) for each in part) for part in parts]
+        return norms if self.others_decide else norms[:1]
 
     def _set(self, name: str, value: Tensor) -> None:
         self.tensors[name].copy_(value)
@@ -314,12 +303,7 @@ class ExpertRefit(UnitRefit):
             self.chosen[f"{self.streamed.block_prefix(index)}.{giving}"] = round(sum(shares) / len(shares), 4)
         for text in fitting.notes[:_MOST_NOTES]:
             self.note(f"Layer {index}: {text}")
-        self.routing[index] = FittedRouting(
-            tuple(reached_E.tolist()),
-            fitting.reached,
-            before,
-            fitting.error,
-        )
+        self.routing[index] = FittedRouting(tuple(reached_E.tolist()), fitting.reached, before, fitting.error)
         self.stream.advance(block, place)
         return fitted
 
