@@ -5,7 +5,9 @@ import pytest
 from core.device_kinds import CPU
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import ModelDescription
-from core.methods.registry import get_method, parse_parameters
+from core.engine.removals.run import classifier_run, language_run
+from core.methods.engine import build_method
+from core.methods.registry import METHODS, get_method, parse_parameters
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import resolve_request
@@ -69,3 +71,14 @@ def test_the_catalogue_says_what_is_another_thing_with_which_pattern() -> None:
     cut = listed.variants["structured"]
     assert cut.description != listed.description and listed.variants.keys() == {"structured"} and not plain.variants
     assert "drop_layers" in str(cut.parameters["properties"]) and "iterations" in str(listed.parameters["properties"])
+
+
+@pytest.mark.parametrize("method", [each.id for each in METHODS.values() if each.removal is not None])
+def test_a_method_has_a_class_for_each_pass_that_it_is_listed_for(method: str) -> None:
+    listed = get_method(method)
+    for pattern in listed.patterns:
+        removal = listed.variant(pattern).removal
+        assert removal is not None
+        for task in listed.task_families:
+            run = language_run(removal) if task == "language-model" else classifier_run(removal)
+            assert isinstance(build_method(method, parse_parameters(method, {}, pattern), run.protocols), run.protocols)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,13 +64,13 @@ class LayerRows:
         self, linear: PrunableLinear, shape: LinearShape, fitted: Fitted, saved_OI: Tensor, inputs: InputStatistic
     ) -> None:
         """Add a layer; `saved_OI` are its pruned weights as they are saved, in float32."""
-        target = linear.target.sparsity if linear.target.count is None else linear.target.count / shape.numel
+        target = linear.target
         row = LayerRow(
             name=linear.name,
             layer=shape.layer,
             out_features=shape.out_features,
             in_features=shape.in_features,
-            target=target,
+            target=target.sparsity if target.count is None else target.count / shape.numel,
             zeros=0,
             sparsity=0.0,
             reconstruction_error=None,
@@ -78,11 +79,10 @@ class LayerRows:
             conjugate_gradient=fitted.steps,
         )
         zeros = (saved_OI == 0).sum(dtype=torch.float64) if fitted.rounded is None else fitted.rounded.pruned
-        total = saved_OI.sum(dtype=torch.float64)
-        energies: list[Tensor] = []
+        figures = [zeros, saved_OI.sum(dtype=torch.float64)]
         if inputs.tokens:
-            energies = [inputs.energy(linear.weight_OI), inputs.energy(linear.weight_OI - saved_OI)]
-        self._unread_rows.append((row, torch.stack([zeros, total, *energies])))
+            figures += [inputs.energy(linear.weight_OI), inputs.energy(linear.weight_OI - saved_OI)]
+        self._unread_rows.append((row, torch.stack(figures)))
 
     def complete(self) -> None:
         """Read the figures of the layers added since the last call; raises RunFailed where weights are not finite."""
@@ -150,14 +150,11 @@ class LayerwisePass(BlockPass):
         """Prune all blocks, then the head; raises UnusableModel kinds for unusable tensors."""
         with fast_arithmetic(self.plan.device):
             start = self._resume()
-            if start == 0:
+            if start == 0 and self.plan.measured_allocation is not None:
+                self.begin_measurements()
                 if self.plan.measured_allocation == "owl":
-                    assert self.calibration is not None
-                    self.begin_measurements()
-                    self.progress.log("OWL: a dense pass over the calibration tokens")
-                    self.plan = self.plan.with_sparsities(self._outlier_sparsities(self.calibration))
-                elif self.plan.measured_allocation == "fisher":
-                    self.begin_measurements()
+                    self.plan = self.plan.with_sparsities(self._outlier_sparsities())
+                else:
                     self.plan = self.plan.with_rates(self._fisher_rates())
             return self._walk(start)
 
@@ -190,10 +187,7 @@ class LayerwisePass(BlockPass):
             return 0
         state = saved.state
         self.rows = LayerRows((ExpertRow if "experts" in row else LayerRow)(**row) for row in state["rows"])
-        self.routing = [
-            RoutingRow(row["name"], row["layer"], tuple(row["tokens"]), tuple(row["pooled"]))
-            for row in state["routing"]
-        ]
+        self.routing = [RoutingRow(**row) for row in state["routing"]]
         self.notes = list(state["notes"])
         self.plan = replace(self.plan, sparsities=tuple(state["sparsities"]), rates=state["rates"])
         return saved.position
@@ -205,7 +199,9 @@ class LayerwisePass(BlockPass):
             names |= {linear.name for linear in self.folder.description.linears}
         return input_groups(self.folder.family.inputs, names, f"{self.streamed.block_prefix(index)}.")
 
-    def _new_statistic(self, level: Statistic) -> InputStatistic:
+    def _new_statistic(self, level: Statistic | None = None) -> InputStatistic:
+        """Return an empty statistic of a level (None: the method's), or of the one that rounding needs."""
+        level = level or self.method.statistic
         if self.rounding is not None:
             level = max(level, self.rounding.statistic, key=lambda each: each.value)
         return self.plan.statistic(level, self.driver.token_count, self._fitted_tokens)
@@ -247,10 +243,7 @@ class LayerwisePass(BlockPass):
         groups = self._groups(index)
         experts = self._experts(index, block, tensors, None if dense is None else dense.block)
         if groups or experts is not None:
-            level = self.method.statistic
-            propagation = BlockPropagation(
-                block, index, self.driver, groups, lambda: self._new_statistic(level), dense, experts
-            )
+            propagation = BlockPropagation(block, index, self.driver, groups, self._new_statistic, dense, experts)
             if plan.propagation == "in_flight":
                 propagation.prune_in_flight(prune_group)
             else:
@@ -352,33 +345,30 @@ class LayerwisePass(BlockPass):
         return tokens_BT, hidden_BTD.to(self.plan.dtype)
 
     @torch.inference_mode()
-    def _outlier_sparsities(self, calibration: Stream) -> list[float]:
-        """Return the sparsity of each block by the outliers of its scores, from a dense pass over the stream.
+    def _outlier_sparsities(self) -> list[float]:
+        """Return the sparsity of each block by the outliers of its scores, from a dense pass over the calibration.
 
         Experts get their block's sparsity, because their own tokens are not gathered here. The stream returns to its
         start.
         """
-        plan, streamed, family = self.plan, self.streamed, self.folder.family
+        plan, streamed, family, calibration = self.plan, self.streamed, self.folder.family, self.calibration
         options = plan.parameters.allocation_options
-        assert options is not None
+        assert options is not None and calibration is not None
+        self.progress.log("OWL: a dense pass over the calibration tokens")
         calibration.start()
         shares: dict[int, float] = {}
+        norms = partial(self._new_statistic, Statistic.NORMS)
         for index, tensors in streamed.read_blocks(range(len(streamed)), "looking for outliers in blocks"):
-            block = streamed.fill_block(index, tensors, calibration.dtype)
-            groups = self._groups(index)
+            block, groups = streamed.fill_block(index, tensors, calibration.dtype), self._groups(index)
+            statistics = BlockPropagation(block, index, calibration, groups, norms).collect(advances=True)
+            scores = (
+                to_out_in(tensors[f"{name}.weight"], family).float().abs() * statistic.norms_I
+                for group, statistic in statistics.items()
+                for name in group.linears
+            )
             if groups:
-                read = BlockPropagation(block, index, calibration, groups, lambda: self._new_statistic(Statistic.NORMS))
-                statistics = read.collect()
-                shares[index] = outlier_share(
-                    (
-                        to_out_in(tensors[f"{name}.weight"], family).float().abs() * statistic.norms_I
-                        for group, statistic in statistics.items()
-                        for name in group.linears
-                    ),
-                    options.owl_outlier_ratio,
-                )
-                del statistics  # rows of inputs, freed before the next block's are gathered
-            calibration.advance(block, index)
+                shares[index] = outlier_share(scores, options.owl_outlier_ratio)
+            del statistics  # rows of inputs, freed before the next block's are gathered
             streamed.empty_block(index)
         calibration.resume(0)
         chosen = owl_sparsities(list(shares.values()), plan.sparsity, options.owl_range)
@@ -410,7 +400,7 @@ class LayerwisePass(BlockPass):
         unchanged = set(streamed.outer_names)
         head, family = f"{self.folder.family.head}.weight", self.folder.family
         if family.head in self._by_module:
-            statistic = self._new_statistic(self.method.statistic)
+            statistic = self._new_statistic()
             ahead = None if self.dense_calibration is None else pairs(self.dense_calibration)
             for tokens_BT, hidden_BTD in pairs(self.driver):
                 before = None if ahead is None else streamed.head_inputs(*self._in_dtype(next(ahead)))
