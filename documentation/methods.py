@@ -5,15 +5,15 @@ import json
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from core import methods
+import core
 from core.measurements.measurement import Measurement, Spread
 from core.measurements.reader import Table, measurements
 from core.methods.method_info import MethodInfo, Variant
-from core.methods.registry import METHODS
+from core.methods.registry import CLASSES, METHODS
 from documentation.markdown import fields, table
 
 _GROUPS: Final = ("Zeros", "Smaller language models", "Image classifiers", "Without pruning", "Baselines")
-_FOLDER: Final = Path(methods.__file__).parent
+_CORE: Final = Path(core.__file__).parent
 _FAMILIES: Final = {"language-model": "language models", "image-classification": "image classifiers"}
 _READS: Final = {"norms": "the norms of each layer's inputs", "gram": "the products XᵀX of each layer's inputs"}
 _STORES: Final = {"exports": [{"format": "gguf", "types": ["F16"]}]}
@@ -141,15 +141,13 @@ def _described(heading: str, variant: Variant) -> str:
 
 def _formula(method: MethodInfo) -> str:
     """Return what the docstrings of the method's mathematics say: they are read without loading torch."""
-    folder = _FOLDER / method.id.replace("-", "_")
-    source = next(path for path in (folder / "method.py", folder / "plan.py") if path.is_file())
-    tree = ast.parse(source.read_text("utf-8"))
-    texts = [ast.get_docstring(tree)]
-    texts += [
-        ast.get_docstring(each)
-        for each in tree.body
-        if isinstance(each, ast.ClassDef) and not each.name.startswith("_")
-    ]
+    texts = []
+    for place in CLASSES[method.id]:
+        module, _, name = place.rpartition(".")
+        tree = ast.parse(Path(_CORE, *module.split(".")[1:]).with_suffix(".py").read_text("utf-8"))
+        users = {each for each, classes in CLASSES.items() for other in classes if other.rpartition(".")[0] == module}
+        texts += [ast.get_docstring(tree)] if len(users) == 1 else []
+        texts += [ast.get_docstring(each) for each in tree.body if isinstance(each, ast.ClassDef) and each.name == name]
     return "\n\n".join(filter(None, texts)).replace("*", "\\*")
 
 

@@ -1,4 +1,4 @@
-"""Loading of the implementations of methods, which need torch: one table of their classes."""
+"""Loading of the implementations of methods, which need torch."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -7,34 +7,7 @@ from typing import Any
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.removals.run import classifier_run
-from core.methods.registry import get_method
-
-CLASSES: dict[str, tuple[str, ...]] = {
-    "random": ("core.methods.solvers.Random",),
-    "magnitude": ("core.methods.solvers.Magnitude",),
-    "wanda": ("core.methods.solvers.Wanda",),
-    "sparsegpt": ("core.methods.solvers.SparseGPT",),
-    "admm": ("core.methods.solvers.ADMM",),
-    "frontier": ("core.methods.solvers.ADMM", "core.methods.frontier.structured.StructuredFrontier"),
-    "random-structured": ("core.methods.random_structured.RandomStructured",),
-    "l2-structured": ("core.methods.l2_structured.L2Structured",),
-    "llm-pruner": ("core.methods.llm_pruner.LLMPruner",),
-    "flap": ("core.methods.flap.FLAP",),
-    "bonsai": ("core.methods.bonsai.method.Bonsai",),
-    "loraprune": ("core.methods.loraprune.LoRAPrune",),
-    "lorashear": ("core.methods.lorashear.method.LoRAShear",),
-    "expert-drop": ("core.methods.expert_drop.ExpertDrop",),
-    "depth": ("core.methods.depth.Depth",),
-    "vocabulary": ("core.methods.solvers.Unchanged",),
-    "recover": ("core.methods.solvers.Unchanged",),
-    "none": ("core.methods.solvers.Unchanged",),
-    "obd": ("core.methods.obd.OBD",),
-    "obs": ("core.methods.obs.method.OBS", "core.methods.obs.method.ClassifierOBS"),
-    "iterative-magnitude": ("core.methods.iterative_magnitude.IterativeMagnitude",),
-    "filter-l1": ("core.methods.filter_l1.FilterL1",),
-    "filter-taylor": ("core.methods.filter_taylor.FilterTaylor",),
-}
-"""Classes of each method, one for each protocol in which passes use it. They are imported when the method is built."""
+from core.methods.registry import CLASSES, get_method
 
 
 def build_method(method_id: str, parameters: MethodParameters, protocols: Sequence[type[Any]]) -> Any:

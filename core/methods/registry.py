@@ -1,4 +1,4 @@
-"""Registry of methods: one table, in the order in which lists show them. It does not load torch."""
+"""Registry of methods: a table of descriptions, in the order of lists, and one of classes. It does not load torch."""
 
 from collections.abc import Mapping
 
@@ -40,7 +40,34 @@ METHODS = {
         classifiers.FILTER_TAYLOR,
     )
 }
-"""Methods by id; one more is a description here and a class in `core.methods.engine`."""
+"""Methods by id."""
+CLASSES: dict[str, tuple[str, ...]] = {
+    "random": ("core.methods.solvers.Random",),
+    "magnitude": ("core.methods.solvers.Magnitude",),
+    "wanda": ("core.methods.solvers.Wanda",),
+    "sparsegpt": ("core.methods.solvers.SparseGPT",),
+    "admm": ("core.methods.solvers.ADMM",),
+    "frontier": ("core.methods.solvers.ADMM", "core.methods.frontier.structured.StructuredFrontier"),
+    "random-structured": ("core.methods.random_structured.RandomStructured",),
+    "l2-structured": ("core.methods.l2_structured.L2Structured",),
+    "llm-pruner": ("core.methods.llm_pruner.LLMPruner",),
+    "flap": ("core.methods.flap.FLAP",),
+    "bonsai": ("core.methods.bonsai.method.Bonsai",),
+    "loraprune": ("core.methods.loraprune.LoRAPrune",),
+    "lorashear": ("core.methods.lorashear.method.LoRAShear",),
+    "expert-drop": ("core.methods.expert_drop.ExpertDrop",),
+    "depth": ("core.methods.depth.Depth",),
+    "vocabulary": ("core.methods.solvers.Unchanged",),
+    "recover": ("core.methods.solvers.Unchanged",),
+    "none": ("core.methods.solvers.Unchanged",),
+    "sensitivity": ("core.methods.sensitivity.SensitivityPass",),
+    "obd": ("core.methods.obd.OBD",),
+    "obs": ("core.methods.obs.method.OBS", "core.methods.obs.method.ClassifierOBS"),
+    "iterative-magnitude": ("core.methods.iterative_magnitude.IterativeMagnitude",),
+    "filter-l1": ("core.methods.filter_l1.FilterL1",),
+    "filter-taylor": ("core.methods.filter_taylor.FilterTaylor",),
+}
+"""Classes of each method, one for each protocol of its passes. They load torch, and only when they are built."""
 
 
 def get_method(method_id: str) -> MethodInfo:

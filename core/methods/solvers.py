@@ -32,7 +32,13 @@ _SAMPLE = 2**13
 
 
 class Unchanged(Solver):
-    """Solver that leaves every weight as it is, for jobs that only store or train a model, or remove tokens."""
+    """Solver that leaves every weight as it is: the pass measures the model and counts its zeros.
+
+    With `none` this is the dense model that pruned ones are compared with at the same size, as Blalock 2020
+    (arXiv:2003.03033) asks for. With `recover` the model is trained afterwards, with adapters (Hu 2021,
+    arXiv:2106.09685) or a teacher (Hinton 2015, arXiv:1503.02531). With `vocabulary` tokens that texts do not use went
+    before the pass (Abdaoui, Pradel, Sigel 2020, arXiv:2010.05609).
+    """
 
     def __init__(self, parameters: MethodParameters) -> None: ...
 

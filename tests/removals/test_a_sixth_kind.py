@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.engine import removals
 from core.engine.removals.registry import REMOVALS
-from core.methods.engine import CLASSES
-from core.methods.registry import METHODS
+from core.methods.registry import CLASSES, METHODS
 from core.pipeline.messages import ModelSource, PruneOutput, TextSource
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.stages.prune.spec import PruneSpec

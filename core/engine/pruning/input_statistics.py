@@ -60,21 +60,18 @@ class InputStatistic:
         out_features] may be given. Only the tokens at `places_N` count; None: all.
         """
         assert not self._mirrored
-        X_NI, dense_NI, target_NO = (
-            None if each is None else rows_at(each.detach(), places_N) for each in (inputs, dense_inputs, target)
+        X_NI = rows_at(inputs.detach(), places_N)
+        dense_NI, target_NO = (
+            None if each is None else rows_at(each.detach(), places_N) for each in (dense_inputs, target)
         )
-        assert X_NI is not None
         if self.holdout is not None:
             assert self.fitted_tokens is not None
             left = self.fitted_tokens - self.tokens
             if len(X_NI) > left:
-                self.holdout.update(
-                    X_NI[left:],
-                    None if dense_NI is None else dense_NI[left:],
-                    None if target_NO is None else target_NO[left:],
-                )
-            X_NI, dense_NI = X_NI[:left], None if dense_NI is None else dense_NI[:left]
-            target_NO = None if target_NO is None else target_NO[:left]
+                others = (None if each is None else each[left:] for each in (dense_NI, target_NO))
+                self.holdout.update(X_NI[left:], *others)
+            X_NI = X_NI[:left]
+            dense_NI, target_NO = (None if each is None else each[:left] for each in (dense_NI, target_NO))
             if not len(X_NI):
                 return
         self._keep_sample(X_NI)
