@@ -7,6 +7,7 @@ budget. Later blocks stay in memory if they fit in that budget; the others are r
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -172,10 +173,9 @@ class SensitivityPass(BlockPass):
         block = streamed.fill_block(index, tensors, plan.dtype)
         variants = []
         for rate in plan.rates:
-            pruned = self._pruned(index, tensors, statistics, rate)
             variants += [
-                self._variant(index, block, tensors, unit, {name: pruned[name] for name in names}, rate)
-                for unit, names in self._units(index, list(pruned))
+                self._variant(index, block, tensors, unit, pruned, rate)
+                for unit, pruned in self._pruned(index, tensors, statistics, rate).items()
             ]
         self.dense.advance(block, index)
         streamed.empty_block(index)
@@ -204,10 +204,13 @@ class SensitivityPass(BlockPass):
 
     def _pruned(
         self, index: int, tensors: dict[str, Tensor], statistics: dict[InputGroup, InputStatistic], rate: float
-    ) -> dict[str, Tensor]:
-        """Return the block's prunable weights at a rate, by name in the block, rounded and laid out as stored."""
+    ) -> dict[str, dict[str, Tensor]]:
+        """Return the weights of each unit that is pruned alone, by its full name and their names in the block.
+
+        They are pruned at a rate, rounded, and laid out as stored.
+        """
         prefix, pattern = self.streamed.block_prefix(index), self.plan.pruning.pattern
-        pruned = {}
+        pruned: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
         for group, statistic in statistics.items():
             stored = [tensors[f"{name}.weight"] for name in group.linears]
             names = [f"{prefix}.{name}" for name in group.linears]
@@ -222,15 +225,10 @@ class SensitivityPass(BlockPass):
             ]
             pruned_weights = self.method.prune(linears, statistic, self._note_once)
             for name, weight_OI, before in zip(group.linears, pruned_weights, stored, strict=True):
-                pruned[f"{name}.weight"] = to_out_in(weight_OI.to(before.dtype), self.folder.family).contiguous()
+                unit = prefix if self.plan.scope == "layer" else f"{prefix}.{name}"
+                weight = to_out_in(weight_OI.to(before.dtype), self.folder.family).contiguous()
+                pruned[unit][f"{name}.weight"] = weight
         return pruned
-
-    def _units(self, index: int, names: Sequence[str]) -> list[tuple[str, list[str]]]:
-        """Return the units that are pruned together: the full name, and the names of the tensors in the block."""
-        prefix = self.streamed.block_prefix(index)
-        if self.plan.scope == "layer":
-            return [(prefix, list(names))] if names else []
-        return [(f"{prefix}.{name.removesuffix('.weight')}", [name]) for name in names]
 
     def _variant(
         self,

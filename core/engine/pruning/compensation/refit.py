@@ -53,16 +53,14 @@ def prune_and_fit(
     target_linears = [
         replace(linear, weight_OI=target.weight_OI) for linear, target in zip(linears, targets, strict=True)
     ]
-    if rounding is not None and (compensation is None or compensation.conjugate_gradient == 0):
+    steps = 0 if compensation is None else compensation.conjugate_gradient
+    if rounding is not None and not steps:
         return _with_codes(targets, method.prune_and_round(target_linears, inputs, rounding, note))
     fitted = []
-    for target, pruned_OI in zip(targets, method.prune(target_linears, inputs, note), strict=True):
-        steps = 0 if compensation is None else compensation.conjugate_gradient
-        if steps == 0:
-            fitted.append(replace(target, weight_OI=pruned_OI))
-            continue
-        fitted_OI = conjugate_gradient(target.weight_OI, pruned_OI, inputs.gram_II, steps)
-        fitted.append(replace(target, weight_OI=fitted_OI, steps=steps))
+    for target, weight_OI in zip(targets, method.prune(target_linears, inputs, note), strict=True):
+        if steps:
+            weight_OI = conjugate_gradient(target.weight_OI, weight_OI, inputs.gram_II, steps)
+        fitted.append(replace(target, weight_OI=weight_OI, steps=steps or None))
     if rounding is None:
         return fitted
     return _with_codes(fitted, rounding.round([each.weight_OI for each in fitted], inputs, note))
