@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.models.streamed import StreamedModel, call_block
-from core.engine.pruning.compensation.last_matrices import fit_last_matrices
-from core.engine.pruning.compensation.mixture_batches import hooked_experts, mixture_batches
+from core.engine.pruning.compensation.last_matrices import fit_last_matrices, hooked_experts, mixture_batches
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.protocols.units import BlockUnitMethod

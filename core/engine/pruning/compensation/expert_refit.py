@@ -13,8 +13,13 @@ from core.engine.architectures.experts import Experts
 from core.engine.models.experts import RoutedTokens, mixture_module, router_tensors
 from core.engine.models.hooks import removed_after
 from core.engine.options.compensation import ROUTER_STEPS, SWEEPS, Refit
-from core.engine.pruning.compensation.last_matrices import LastMatrices
-from core.engine.pruning.compensation.mixture_batches import MixtureBatch, MixtureCall, hooked_experts, mixture_batches
+from core.engine.pruning.compensation.last_matrices import (
+    LastMatrices,
+    MixtureBatch,
+    MixtureCall,
+    hooked_experts,
+    mixture_batches,
+)
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.compensation.unit_refit import RemainingLayer, UnitRefit
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
