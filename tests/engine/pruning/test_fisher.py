@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.water_filling import LayerCosts, allocate
-from core.engine.pruning.allocation import fisher
+from core.engine.pruning import allocation
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import ActivationBudget
 from tests.engine.tiny import make_model, make_tokens
@@ -22,7 +22,7 @@ def rates_of(folder: Path, work: Path, tokens: Tensor, sparsity: float, budget: 
     streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     cache = HiddenStateCache(ActivationBudget(budget), work)
     inside = [linear for linear in opened.description.linears if linear.layer < len(streamed)]
-    return fisher.fisher_rates(streamed, inside, tokens, sparsity, dtype=torch.float32, cache=cache)
+    return allocation.fisher_rates(streamed, inside, tokens, sparsity, dtype=torch.float32, cache=cache)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -31,8 +31,8 @@ def test_a_curve_is_what_the_removed_weights_cost_by_the_whole_models_gradients(
 ) -> None:
     """Against the model as a whole, with every token's gradient at hand at once."""
     seen: list[LayerCosts] = []
-    monkeypatch.setattr(fisher, "allocate", lambda costs, sparsity: seen.extend(costs) or allocate(costs, sparsity))
-    monkeypatch.setattr(fisher, "_ROWS", 10_000)
+    monkeypatch.setattr(allocation, "allocate", lambda costs, sparsity: seen.extend(costs) or allocate(costs, sparsity))
+    monkeypatch.setattr(allocation, "_ROWS", 10_000)
     folder, tokens = make_model(tmp_path / "model", family), make_tokens(3)
     rates_of(folder, tmp_path / "work", tokens, 0.5)
 
