@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.engine.architectures.experts import ExpertMatrix, Experts
 from core.engine.architectures.layer_shape import LinearShape
-from core.engine.models.experts import ExpertStacks, RoutedTokens, out_in
+from core.engine.models.experts import ExpertStacks, out_in
 from core.engine.pruning.compensation.refit import Fitted, prune_and_fit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.plan import LayerwisePlan
@@ -109,27 +109,34 @@ class ExpertPruner:
         The block's weights and `tensors` are changed. In flight an expert's second matrix reads the outputs of its
         pruned first one, otherwise of the dense one.
         """
-        stacks, accounts, notes = self._stacks, self._figures, self._notes
+        figures, notes, experts = list(self._figures.values()), self._notes, range(len(self._stacks))
         module = f"{self.prefix}.{self.experts.module}"
-        shares = []
-        for expert in range(len(stacks)):
+        routed, pooled = [], []
+        for expert in experts:
             share = self._share(arrived, expert)
             self._expert(expert, share)
-            shares.append(share)
+            routed.append(share.routed)
+            if share.is_pooled:
+                pooled.append(expert)
+            del share  # its copies of hidden states, before the next expert's are made
         for text in notes[:_MOST_NOTES]:
             self.note(text)
         if len(notes) > _MOST_NOTES:
             self.note(f"{module}: {len(notes) - _MOST_NOTES} more such notes, on other experts")
-        layer = next(iter(accounts.values())).shape.layer
-        pooled = tuple(expert for expert, share in enumerate(shares) if share.is_pooled)
-        routing = RoutingRow(module, layer, tuple(share.routed for share in shares), pooled)
-        return [self._row(figures, len(stacks)) for figures in accounts.values()], routing
+        routing = RoutingRow(module, figures[0].shape.layer, tuple(routed), tuple(pooled))
+        return [self._row(each, len(experts)) for each in figures], routing
 
     def _share(self, arrived: ExpertBarrier, expert: int) -> _ExpertTokens:
         """Return the tokens with which an expert is pruned: all tokens if no routed ones can be fitted or held out."""
         routed = [tokens.of_expert(expert) for tokens in arrived.tokens]
         total = sum(len(rows_N) for rows_N, _ in routed)
-        fitted = self._fitted([rows_N for rows_N, _ in routed], arrived.tokens)
+        fitted = None
+        if self.fitted_tokens is not None:
+            starts = accumulate((len(each.hidden_NH) for each in arrived.tokens), initial=0)
+            firsts = (
+                (rows_N + start < self.fitted_tokens).sum() for start, (rows_N, _) in zip(starts, routed, strict=False)
+            )
+            fitted = sum(map(int, firsts))
         is_pooled = not any(bool((gates_N != 0).any()) for _, gates_N in routed) or fitted in (0, total)
         dense: Sequence[Tensor | None] = arrived.dense or [None] * len(arrived.tokens)
         if is_pooled:
@@ -143,15 +150,6 @@ class ExpertPruner:
             if len(rows_N)
         ]
         return _ExpertTokens(batches, total, fitted, is_pooled=False)
-
-    def _fitted(self, rows: Sequence[Tensor], tokens: Sequence[RoutedTokens]) -> int | None:
-        """Return the number of an expert's tokens among those to which weights are fitted; None: all."""
-        if self.fitted_tokens is None:
-            return None
-        starts = accumulate((len(each.hidden_NH) for each in tokens), initial=0)
-        return sum(
-            int((rows_N + start < self.fitted_tokens).sum()) for start, rows_N in zip(starts, rows, strict=False)
-        )
 
     def _expert(self, expert: int, share: _ExpertTokens) -> None:
         stacks, before, figures = self._stacks, self._dense_stacks, self._figures
