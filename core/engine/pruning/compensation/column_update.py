@@ -200,6 +200,8 @@ class Columns:
                 block_BO[sub_stop:].addmm_(U_BB[sub, sub_stop:].T, errors_BO[sub], alpha=-1)
             W_IO[stop:].addmm_(self.factor_II[start:stop, stop:].T, errors_BO, alpha=-1)
         W_IO.masked_fill_(removed_IO, 0)
+        if fit is None:  # codes alone need the mask: it is freed before the weights are copied
+            self.removed_IO = removed_IO.new_empty(0)
         return self
 
 
