@@ -117,7 +117,7 @@ class TokenWriter:
     ) -> list[list[int]]:
         """Return the at most `most[i]` tokens that follow each sequence, without the one of `ends` that ended it.
 
-        They are drawn at temperature 1 with a `generator` of the model's device; without one they are the likeliest.
+        They are drawn at temperature 1 with a `generator` of the CPU; without one they are the likeliest.
         `on_step` is called before each step with its number. Where the model does not read past padding, only
         sequences of the same length are continued together. Raises NotFiniteWeights where the model computes no
         probabilities.
@@ -181,13 +181,21 @@ class TokenWriter:
         return logits_BV
 
     def _chosen(self, logits_BV: Tensor, generator: torch.Generator | None) -> list[int]:
+        """Return the next token of each row.
+
+        A token is drawn as the first at which the sum of the probabilities exceeds an even draw. Sums are in float64,
+        so that rare tokens at the end of a large vocabulary keep their probability.
+        """
         logits_BV = logits_BV[:, : self._vocabulary].float()
-        if not logits_BV.isfinite().all():
+        if not all(each.isfinite().all() for each in logits_BV.aminmax(dim=1)):
             raise NotFiniteWeights("the model's outputs are not finite numbers: it cannot write text", param="model")
         if generator is None:
             tokens_B = logits_BV.argmax(dim=1)
         else:
-            tokens_B = torch.multinomial(logits_BV.softmax(dim=1), 1, generator=generator)[:, 0]
+            sums_BV = logits_BV.softmax(dim=1).cumsum(dim=1, dtype=torch.float64)
+            even_B1 = torch.rand(len(sums_BV), 1, generator=generator, dtype=torch.float64).to(sums_BV.device)
+            tokens_B = torch.searchsorted(sums_BV, even_B1 * sums_BV[:, -1:], right=True)[:, 0]
+            tokens_B = tokens_B.clamp(max=logits_BV.shape[1] - 1)  # rounding may put a draw at the total itself
         chosen: list[int] = tokens_B.tolist()
         return chosen
 

@@ -64,7 +64,7 @@ class OwnTextWriter(ABC):
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, length: int, seed: int) -> None:
         self._model, self._tokenizer, self._length = model, tokenizer, length
         self._tokens = TokenWriter(model, len(tokenizer))
-        self._generator = torch.Generator(model.device).manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(seed)
         self._sampled = self._prompts = 0
 
     def write(
@@ -116,9 +116,7 @@ class OwnTextWriter(ABC):
                     texts.append(text)
                     written += size
                     yield text
-                on_batch(
-                    WrittenText([*texts], written, self._sampled, self._prompts, self._generator.get_state().cpu())
-                )
+                on_batch(WrittenText([*texts], written, self._sampled, self._prompts, self._generator.get_state()))
 
     @abstractmethod
     def _batch(self, count: int, first: int, on_step: Callable[[int], None]) -> Iterator[tuple[str, int]]:
@@ -153,9 +151,7 @@ class DocumentWriter(OwnTextWriter):
         self._ends = end_tokens(model.config, tokenizer)
 
     def _batch(self, count: int, first: int, on_step: Callable[[int], None]) -> Iterator[tuple[str, int]]:
-        chosen = torch.randint(
-            len(self._first_tokens), (count,), generator=self._generator, device=self._generator.device
-        )
+        chosen = torch.randint(len(self._first_tokens), (count,), generator=self._generator)
         begun = [self._first_tokens[place] for place in chosen.tolist()]
         rest = self._drawn([[*self._begin, token] for token in begun], [self._length - 1] * count, self._ends, on_step)
         for token, ids in zip(begun, rest, strict=True):
