@@ -14,8 +14,8 @@ from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
+from core.engine.models.own_text import DocumentWriter, sequences_at_once
 from core.engine.models.precision import writing_dtype
-from core.engine.models.self_text import generate_documents, sequences_at_once
 from core.engine.models.tensors import DTYPES, write_tensors
 
 
@@ -55,12 +55,10 @@ def write_text(spec: dict[str, Any]) -> dict[str, Any]:
     device = torch.device("cpu")
     dtype = writing_dtype(DTYPES[folder.description.dtype], device)
     begun = time.perf_counter()
-    documents = generate_documents(
-        load_model(folder, device, dtype=dtype),
-        folder.tokenizer(),
+    model = load_model(folder, device, dtype=dtype)
+    writer = DocumentWriter(model, folder.tokenizer(), length=spec["length"], seed=0)
+    documents = writer.write(
         tokens=spec["samples"] * spec["length"],
-        length=spec["length"],
-        seed=0,
         at_once=sequences_at_once(folder.description, spec["length"], device, dtype),
     )
     with Path(spec["output"]).open("w") as target:

@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from core.engine.datasets.chat.conversations import Conversation
 from core.engine.datasets.chat.template import TemplateRenderer, read_template
 from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.generation import TurnEnds
 from core.engine.models.loading import load_model
-from core.engine.models.turn_ends import TurnEnds
 
 _AT_ONCE = 16
 

@@ -10,7 +10,7 @@ from gguf import GGUFReader, GGUFWriter
 
 from core import sandbox
 from core.engine.models.gguf_header import read_gguf_header, read_gguf_sandboxed
-from core.engine.models.gguf_tokenizer import build_tokenizer
+from core.engine.models.gguf_import import build_tokenizer
 from secateur_wire.errors import UnusableModel
 from tests.fuzz.cases import broken_gguf
 from tests.fuzz.samples import GGUF

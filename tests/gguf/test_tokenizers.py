@@ -17,7 +17,7 @@ from core.engine.exporters.gguf.vocabulary import read_vocabulary
 from core.engine.exporters.probe_lines import varied_lines
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.gguf_header import read_gguf_header
-from core.engine.models.gguf_tokenizer import PRE_TOKENIZERS, build_tokenizer
+from core.engine.models.gguf_import import PRE_TOKENIZERS, build_tokenizer
 from core.engine.removals.vocabulary.rows import required_tokens, write_reduced
 from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
 from core.engine.removals.vocabulary.tokenizers.counts import count_tokens

@@ -10,7 +10,7 @@ from core.engine.datasets.chat.rendered import Frame, RenderedRow, read_rendered
 from core.engine.datasets.chat.template import ChatTemplate, TemplateRenderer
 from core.engine.datasets.chat.windows import Conversations
 from core.engine.datasets.token_windows import calibration_windows, starts_with_bos
-from core.engine.models.self_text import generate_documents
+from core.engine.models.own_text import DocumentWriter
 from core.pipeline.messages import ModelPlace
 from core.pipeline.stages.run import run_stage
 from core.pipeline.stages.write.spec import ChatShape, WriteSpec
@@ -90,7 +90,7 @@ def test_its_own_text_is_distributed_as_the_model_says(folder: Path) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     documents = [
         [int(word[1:]) for word in document.split()]
-        for document in generate_documents(model, tokenizer, tokens=12_000, length=3, seed=1, at_once=1024)
+        for document in DocumentWriter(model, tokenizer, length=3, seed=1).write(tokens=12_000, at_once=1024)
     ]
     begin = [model.config.bos_token_id] if starts_with_bos(tokenizer) else []
     even_V = torch.ones(model.config.vocab_size)

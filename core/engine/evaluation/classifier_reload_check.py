@@ -24,7 +24,7 @@ from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.evaluation.classifier_batches import CHECKED_AT_ONCE
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.classifier import COUNTERS, ClassifierFolder, load_classifier, model_class, open_classifier
-from core.engine.models.implementations import own_implementations
+from core.engine.models.loading import own_implementations
 from core.engine.models.tensors import load_tensors, write_tensors
 from secateur_wire.errors import ReloadCheckFailed
 

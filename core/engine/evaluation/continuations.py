@@ -10,7 +10,7 @@ from core.counting import counted
 from core.engine.datasets.token_ids import token_ids
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import ModelFolder
-from core.engine.models.generation import first_token, generate_tokens, sequences_that_fit
+from core.engine.models.generation import TokenWriter, end_tokens, first_token, sequences_that_fit
 from core.engine.models.loading import load_model
 from secateur_wire.errors import NotFiniteWeights, OutOfMemory
 
@@ -89,9 +89,10 @@ def _continued(
     on_text: Callable[[], None],
 ) -> list[str]:
     """Return the continuation of each prompt, generated one at a time because padding in a batch rounds differently."""
-    texts = []
+    texts, writer = [], TokenWriter(model, len(tokenizer))
+    ends = end_tokens(model.config, tokenizer)
     for ids in counted(given, "writing after prompts"):
-        (new,) = generate_tokens(model, tokenizer, torch.tensor([ids]), most=tokens)
+        (new,) = writer.write([ids], most=[tokens], ends=ends)
         texts.append(_new_text(tokenizer, ids, new))
         on_text()
     return texts

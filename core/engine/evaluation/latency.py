@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 from core.engine.evaluation.forward_memory import DECODED_TOKENS, timed_tokens, timing_bytes
 from core.engine.evaluation.timing import NO_SPEED_UP, ROUNDS, in_turn, spread, timed
 from core.engine.models.accelerator import backend_of
-from core.engine.models.continuous_batch import cache_name
 from core.engine.models.folder import ModelFolder
+from core.engine.models.generation import cache_name
 from core.engine.models.loading import load_model
 from core.engine.options.latency_budget import latency_noise
 from secateur_wire.errors import OutOfMemory

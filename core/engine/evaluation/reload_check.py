@@ -19,7 +19,7 @@ from core.engine.architectures.description import read_config
 from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modelling_file, per_layer_architecture
 from core.engine.architectures.registry import architecture_for
 from core.engine.models.accelerator import ran_out_of_memory
-from core.engine.models.implementations import own_implementations
+from core.engine.models.loading import own_implementations
 from core.engine.models.memory_limit import weights_mapped
 from core.engine.models.offloading import offloading
 from core.engine.models.precision import LOGIT_TOLERANCE, fast_arithmetic

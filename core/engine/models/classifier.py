@@ -19,7 +19,7 @@ from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import read_config, read_tensors
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.engine.models.implementations import own_implementations
+from core.engine.models.loading import own_implementations
 from core.engine.models.reference_networks import ReferenceNetwork
 from core.engine.models.reshaping import reshape_modules
 from core.engine.models.tensors import read_tensor

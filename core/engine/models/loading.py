@@ -2,14 +2,15 @@
 
 Where the config gives layers their own settings, each is built from a copy of the config with these settings. The
 modelling file that is saved with such weights does the same (`core.engine.architectures.heterogeneous`); here no code
-of a folder is executed.
+of a folder is executed. Implementations of attention and experts are set here for every model: otherwise the config
+could name a kernel of the hub, which would be downloaded and run.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
+from functools import cache, reduce
+from typing import Any, TypedDict
 
 import torch
 import transformers
@@ -20,11 +21,36 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import LAYERS_KEY, channel_features, class_name
 from core.engine.models.experts import stored_tensors
 from core.engine.models.folder import ModelFolder
-from core.engine.models.implementations import own_implementations
-from core.engine.models.language_config import language_config
 from core.engine.models.memory_limit import weights_mapped
 from core.engine.models.tensors import DTYPES
 from secateur_wire.errors import UnusableModel
+
+
+def language_config(config: PretrainedConfig, family: Architecture) -> PretrainedConfig:
+    """Return the config of a family's language model: its part of a config that describes more, or the whole config."""
+    part: PretrainedConfig = reduce(getattr, family.config_path, config)
+    return part
+
+
+class Implementations(TypedDict):
+    """Keywords of `from_pretrained` and `_from_config`."""
+
+    attn_implementation: str | dict[str, str]
+    experts_implementation: str
+
+
+def own_implementations(model_class: type[PreTrainedModel], config_path: Sequence[str] = ()) -> Implementations:
+    """Return the attention and experts to use: PyTorch's scaled dot product where the class has it; experts one by one.
+
+    Where the class lacks it, attention is its own plain code. With a path to a language model's part, all other parts
+    run plain code, which every class has.
+    """
+    attention = "sdpa" if model_class._supports_sdpa else "eager"
+    if not config_path:
+        return {"attn_implementation": attention, "experts_implementation": "eager"}
+    config_class: Any = model_class.config_class
+    by_part = {name: attention if name == config_path[0] else "eager" for name in config_class.sub_configs}
+    return {"attn_implementation": {"": attention, **by_part}, "experts_implementation": "eager"}
 
 
 def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:

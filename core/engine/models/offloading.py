@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypedDict
 
 import torch
@@ -19,9 +20,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, modeling_utils
 from transformers.pytorch_utils import Conv1D
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.models.implementations import Implementations
+from core.engine.models.loading import Implementations
 
 _DISK = "disk"
+_ONE_AT_A_TIME = Lock()
+"""Of the contexts that replace a function of the library for the whole process."""
 
 
 class Offloading(TypedDict):
@@ -50,15 +53,16 @@ def offloading(
     with torch.device("meta"):
         skeleton: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **implementations)
     library: Any = modeling_utils
-    opened = library.safe_open
-    library.safe_open = partial(_open_without_a_map, opened)
-    try:
-        with warnings.catch_warnings():
-            # accelerate warns about parameters outside modules, although a map may name them.
-            warnings.filterwarnings("ignore", "The following device_map keys do not match any submodules")
-            yield {"device_map": places(skeleton, family, device), "offload_folder": os.fspath(folder)}
-    finally:
-        library.safe_open = opened
+    with _ONE_AT_A_TIME:
+        opened = library.safe_open
+        library.safe_open = partial(_open_without_a_map, opened)
+        try:
+            with warnings.catch_warnings():
+                # accelerate warns about parameters outside modules, although a map may name them.
+                warnings.filterwarnings("ignore", "The following device_map keys do not match any submodules")
+                yield {"device_map": places(skeleton, family, device), "offload_folder": os.fspath(folder)}
+        finally:
+            library.safe_open = opened
 
 
 def _open_without_a_map(opened: Any, file: str, **keywords: Any) -> Any:

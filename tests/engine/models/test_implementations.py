@@ -1,6 +1,8 @@
 """Models are built with this project's choice of attention, which in blocks is as exact as torch's kernel."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
-from core.engine.models.causal_attention import attention_in_blocks
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import build_model, load_model
+from core.engine.models.precision import attention_in_blocks
 from core.engine.models.streamed import StreamedModel
 from core.pipeline.stages.search.run import random_model
 from tests.engine.tiny import make_model
@@ -70,7 +72,10 @@ def test_blocks_are_nearer_to_exact_attention_than_the_kernel(time: int, heads: 
     kernel, _ = sdpa_attention_forward(module, *inputs, None, scaling=0.11)
     exact, _ = sdpa_attention_forward(module, *(each.double() for each in inputs), None, scaling=0.11)
     with attention_in_blocks():
-        blocks, weights = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *inputs, None, scaling=0.11)
+        attention = partial(ALL_ATTENTION_FUNCTIONS["sdpa"], module, *inputs, None, scaling=0.11)
+        blocks, weights = attention()
+        with ThreadPoolExecutor(1) as other:
+            assert torch.equal(other.submit(torch.inference_mode()(attention)).result()[0], kernel)
     assert weights is None and blocks.shape == kernel.shape and blocks.dtype is torch.bfloat16
     assert (blocks - exact).norm() <= 1.1 * (kernel - exact).norm()
 

@@ -11,14 +11,11 @@ from core.engine.datasets.chat.rendered import Frame
 from core.engine.datasets.token_ids import token_ids
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.evaluation.answers.questions import EvaluationQuestion
-from core.engine.models.continuous_batch import ContinuousBatch, begins_at_any_step, continue_sequences
 from core.engine.models.folder import ModelFolder
-from core.engine.models.generation import first_token
+from core.engine.models.generation import TokenWriter, TurnEnds, first_token
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import load_model
 from core.engine.models.micro_batches import AtOnce
-from core.engine.models.sampling import likeliest_tokens
-from core.engine.models.turn_ends import TurnEnds
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Answerer:
         self._tokenizer = folder.tokenizer()
         self._most = most
         self._model = load_model(folder, device, dtype=dtype)
-        self._batch = ContinuousBatch(self._model, replaces=begins_at_any_step(self._model))
+        self._writer = TokenWriter(self._model, len(self._tokenizer))
         self._closing = "" if frame is None else frame.closing
         config = self._model.config
         self._ends = {True: TurnEnds(config, self._tokenizer, frame), False: TurnEnds(config, self._tokenizer)}
@@ -55,11 +52,6 @@ class Answerer:
         self, questions: Sequence[EvaluationQuestion], on_step: Callable[[int], None] = lambda step: None
     ) -> list[Written]:
         """Return the answers of the likeliest tokens, all written in one batch; `on_step` is called before each."""
-
-        def choose(logits_BV: Tensor, numbers: Sequence[int], step: int) -> Tensor:
-            on_step(step)
-            return likeliest_tokens(logits_BV)
-
         (is_chat,) = {each.is_chat for each in questions}
         ends = self._ends[is_chat]
 
@@ -67,13 +59,11 @@ class Answerer:
             return [
                 ids
                 for start in range(0, len(questions), at_once)
-                for ids in continue_sequences(
-                    self._batch,
+                for ids in self._writer.write(
                     [self.given(each) for each in questions[start : start + at_once]],
                     most=[self._most] * len(questions[start : start + at_once]),
                     ends=ends.tokens,
-                    vocabulary=len(self._tokenizer),
-                    choose=choose,
+                    on_step=on_step,
                 )
             ]
 

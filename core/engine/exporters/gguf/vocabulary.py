@@ -17,7 +17,7 @@ from core.engine.checkpoints.files import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from core.engine.exporters.exporter_info import PARAM
 from core.engine.exporters.probe_lines import varied_lines
 from core.engine.exporters.sizes import PROBES
-from core.engine.models.gguf_tokenizer import BYTE_LEVEL, PRE_TOKENIZERS, SENTENCEPIECE, PreTokenizer
+from core.engine.models.gguf_import import BYTE_LEVEL, PRE_TOKENIZERS, SENTENCEPIECE, PreTokenizer
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import InvalidRequest
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.engine.models.stand_ins import ArgumentRecorder, BlockArguments, Replacement
-from core.engine.models.streamed import call_block
+from core.engine.models.streamed import ArgumentRecorder, BlockArguments, Replacement, call_block
 from core.engine.models.tracing.blocks import Blocks, run_model, sample_tokens
 
 _LENGTHS: Final = (7, 12)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.datasets.counted_tokens import number_of_places
-from core.engine.models.stand_ins import BlockArguments
-from core.engine.models.streamed import StreamedModel, call_block
+from core.engine.models.streamed import BlockArguments, StreamedModel, call_block
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
 

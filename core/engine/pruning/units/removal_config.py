@@ -11,7 +11,7 @@ from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.architectures.unit_registry import BLOCK_KINDS
 from core.engine.models.folder import ModelFolder
-from core.engine.models.language_config import language_config
+from core.engine.models.loading import language_config
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.units.removal import UnitCounts
 from secateur_wire.base import JsonObject

@@ -13,9 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from core.engine.models.folder import open_model
-from core.engine.models.gguf_config import complete_config
 from core.engine.models.gguf_header import read_gguf_sandboxed
-from core.engine.models.gguf_tokenizer import build_tokenizer
+from core.engine.models.gguf_import import build_tokenizer, complete_config
 from core.engine.models.memory_limit import memory_limited
 from core.pipeline.stages.import_gguf.spec import ImportedModelOutput, ImportGgufSpec
 from core.pipeline.stages.run import StageContext

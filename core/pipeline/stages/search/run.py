@@ -21,7 +21,7 @@ from core.engine.latency.measure import measured_costs
 from core.engine.latency.model_widths import model_widths
 from core.engine.latency.registry import engine_info
 from core.engine.models.folder import ModelFolder
-from core.engine.models.implementations import own_implementations
+from core.engine.models.loading import own_implementations
 from core.engine.models.tensors import DTYPES
 from core.engine.pruning.plan import model_facts
 from core.engine.removals.run import language_run

@@ -1,18 +1,15 @@
 """Text that the model of a job writes, batch by batch; a killed attempt goes on after its last finished batch."""
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 
 import torch
 
 from core.engine.datasets.chat.conversations import LeftOutRows
 from core.engine.datasets.chat.rendered import read_rendered
 from core.engine.models.loading import load_model
+from core.engine.models.own_text import ConversationWriter, DocumentWriter, WrittenText, sequences_at_once
 from core.engine.models.precision import writing_dtype
-from core.engine.models.self_chat import ConversationWriter
-from core.engine.models.self_text import WrittenText, generate_documents, sequences_at_once
 from core.engine.models.tensors import DTYPES
 from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
 from core.engine.resume.kinds import TEXT
@@ -57,10 +54,10 @@ def run(spec: WriteSpec, context: StageContext) -> WrittenOutput:
         progress.log(f"the model has written {min(text.tokens, needed)} of {needed} tokens")
 
     model = load_model(folder, device, dtype=dtype)
-    write: Callable[..., Iterator[str]]
+    writer: DocumentWriter | ConversationWriter
     left_out = LeftOutRows()
     if spec.chat is None:
-        write = partial(generate_documents, model, tokenizer, length=length, seed=spec.seed)
+        writer = DocumentWriter(model, tokenizer, length=length, seed=spec.seed)
     else:
         questions = spec.chat.questions
         writer = ConversationWriter(
@@ -71,9 +68,9 @@ def run(spec: WriteSpec, context: StageContext) -> WrittenOutput:
             seed=spec.seed,
             questions=None if questions is None else [*read_rendered(questions)],
         )
-        write, left_out = writer.write, writer.left_out
+        left_out = writer.left_out
     texts = [
-        *write(
+        *writer.write(
             tokens=needed,
             at_once=at_once,
             before=before,

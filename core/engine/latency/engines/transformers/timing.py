@@ -15,8 +15,8 @@ from core.engine.latency.costs import Workload
 from core.engine.latency.small_models import random_model
 from core.engine.latency.timing import EngineTiming, Timer
 from core.engine.latency.variants import ModelShape
-from core.engine.models.continuous_batch import cache_name
 from core.engine.models.folder import ModelFolder
+from core.engine.models.generation import cache_name
 from core.engine.models.tensors import DTYPES
 
 
