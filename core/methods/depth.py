@@ -13,12 +13,11 @@ from core.counting import counted
 from core.engine.datasets.counted_tokens import number_of_places
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import RecordedArguments
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers.counts import LayerPlan, first_removable_layers, removable_layers, removable_runs
 from core.methods.descriptions.structured import QUICK_TOKENS, DepthParameters
 
@@ -41,16 +40,16 @@ class Depth(UnitMethod):
         self.tries_models = parameters.criterion == "perplexity"
         self.is_quick = parameters.budget == "quick"
 
-    def select(self, context: UnitSelectionContext) -> KeptUnits:
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
         if _count(context) == 0:
-            return context.without_layers([])
+            return context.plan_of(context.without_layers([]))
         if self.criterion == "perplexity":
             with context.hidden_state_cache() as before:
                 removed = self._by_perplexity(context, before)
         else:
             removed = self._by_direction(context)
         context.log(f"layers removed: {', '.join(map(str, sorted(removed)))}")
-        return context.without_layers(removed)
+        return context.plan_of(context.without_layers(removed))
 
     def _by_direction(self, context: UnitSelectionContext) -> list[int]:
         assert context.calibration is not None
