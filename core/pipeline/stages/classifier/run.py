@@ -20,8 +20,8 @@ from core.engine.exporters.registry import EXPORTERS
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.models.tensors import DTYPES
 from core.engine.options.patterns import parse_pattern
-from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weight_of, weights_of
+from core.engine.pruning.retraining import retrain
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.engine.resume.fingerprint import tensors_sha256
