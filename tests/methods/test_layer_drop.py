@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.counting import finished_share
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.description import inspect_folder, require_structure
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import require_structure
+from core.engine.architectures.unit_counts import CostLimit
+from core.engine.architectures.units import removed_kinds
 from core.engine.cuts.removal import Removal
 from core.engine.cuts.worth import WorthTable
 from core.engine.exporters.huggingface import write_checkpoint

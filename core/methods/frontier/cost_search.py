@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
-from core.engine.architectures.cost_limit import CostLimit
+from core.engine.architectures.unit_counts import CostLimit
 from core.engine.cuts.worth import WorthTable
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers.counts import most_removable_layers

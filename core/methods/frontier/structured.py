@@ -5,14 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.experts import Experts
-from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.architecture import Experts
+from core.engine.architectures.unit_counts import CostLimit, LayerCounts, WidthReduction
+from core.engine.architectures.units import KindName
 from core.engine.models.experts import out_in
 from core.engine.models.tensors import to_out_in
-from core.engine.options.compensation import Refit
+from core.engine.options.axes import Refit
 from core.engine.pruning.compensation.refit import refit
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.protocols.units import BlockUnitMethod

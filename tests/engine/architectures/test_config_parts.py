@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from bench.architectures.tiny_configs import tiny_model, tokens_of
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.description import read_config, stored_tensors
+from core.engine.architectures.folder import read_config, stored_tensors
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model

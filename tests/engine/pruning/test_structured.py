@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import WidthRequest, counts_for_ratio
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.units import removed_kinds
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel

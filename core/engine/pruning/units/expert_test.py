@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from core.engine.architectures.unit_registry import EXPERT_UNITS
+from core.engine.architectures.units import EXPERT_UNITS
 from core.engine.evaluation.reload_check import difference_beyond
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tracing.blocks import run_model, sample_tokens

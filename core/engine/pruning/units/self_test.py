@@ -18,10 +18,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 
-from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_axis import UnitAxis
-from core.engine.architectures.unit_kind import UnitKind
-from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
+from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.units import EXPERT_UNITS, UnitKind, removed_kinds
 from core.engine.evaluation.reload_check import difference_beyond
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.experts import stored_tensors

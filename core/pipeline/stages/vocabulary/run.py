@@ -21,9 +21,8 @@ from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
 from core.engine.removals.vocabulary.tokenizers.counts import count_tokens, counted_documents
 from core.engine.removals.vocabulary.tokenizers.files import named_ids, template_strings, write_tokenizer
 from core.engine.removals.vocabulary.tokenizers.tokenizer_file import TOKENIZER_FILE, read_tokenizer
-from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
 from core.engine.resume.kinds import VOCABULARY
-from core.engine.resume.store import Rejected, ResumeStore, Saved
+from core.engine.resume.store import Rejected, ResumeStore, Runtime, Saved, file_sha256, fingerprint
 from core.pipeline.messages import ModelSource, TextSource
 from core.pipeline.recipes.vocabulary import recipe_without_tokens
 from core.pipeline.reports.model_card import VOCABULARY_CHART

@@ -7,12 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.engine.architectures.description import ModelDescription, inspect_folder
-from core.engine.architectures.global_budget import GlobalUnitBudget, global_unit_budget
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_counts import WidthRequest, counts_channels_first, counts_for_ratio
-from core.engine.architectures.unit_kind import KindName
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.unit_counts import (
+    GlobalUnitBudget,
+    WidthRequest,
+    counts_channels_first,
+    counts_for_ratio,
+    global_unit_budget,
+)
+from core.engine.architectures.units import KindName, removed_kinds
 from core.engine.pruning.units.ranking import ranked_counts
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.methods.descriptions.structured import LLMPrunerParameters

@@ -6,7 +6,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from core.engine.options.patterns import parse_pattern, resolve_sparsity
-from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.options.sensitivity import LayerCosts, allocate
 from secateur_wire.errors import InvalidPattern, InvalidSparsity
 
 RATES = tuple(tenths / 10 for tenths in range(1, 10))
