@@ -30,9 +30,9 @@ from core.engine.models.tracing.configuration import (
     read_settings,
 )
 from core.engine.models.tracing.names import stored_names
-from core.engine.removals.vocabulary.rows import write_reduced, write_rows
-from core.engine.removals.vocabulary.settings import required_ids
-from core.engine.removals.vocabulary.small_copy import with_vocabulary
+from core.engine.vocabulary.rows import write_reduced, write_rows
+from core.engine.vocabulary.settings import required_ids
+from core.engine.vocabulary.small_copy import with_vocabulary
 from secateur_wire.errors import UnsupportedArchitecture
 
 _SHARE = 0.3

@@ -5,19 +5,7 @@ estimated by its rank r in the tokenizer's training, as Zipf's law has it: in pr
 the order of their share of the uses in the given texts plus a quarter of their estimated share in others; tokens of
 other scripts count with the given texts alone. The estimate stands for runs of blanks, punctuation and common words
 that the given texts do not have, and it is better than a count of one or two for the rest of texts like these.
-
-Measured on SmolLM2-135M, 16,384 of 49,152 tokens, chosen by 82 articles of an encyclopaedia, 469,000 tokens with 27,098
-different ones: how many times as many tokens as the dense tokenizer other texts take.
-
-| order of tokens | other articles | readme files | Python | C | licences | German |
-|:--|--:|--:|--:|--:|--:|--:|
-| by counts in the texts, then by rank | 1.112 | 1.403 | 1.603 | 1.392 | 1.284 | 1.213 |
-| by uses in the texts, then by rank | 1.107 | 1.391 | 1.588 | 1.377 | 1.276 | 1.207 |
-| by rank alone | 1.122 | 1.129 | 1.099 | 1.143 | 1.118 | 1.163 |
-| this one | 1.106 | 1.200 | 1.181 | 1.210 | 1.159 | 1.180 |
-
-With half the estimated share it is 1.107 for other articles and 1.160 for Python; with a vocabulary of many languages
-(Llama 3's, 16,384 of 128,256 tokens) 1.144 and 1.278 instead of 1.135 and 1.323, and by counts 1.122 and 1.653.
+docs/vocabulary.md compares it with other orders.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,15 +15,8 @@ from typing import Final
 import numpy as np
 
 from core.engine.removals.vocabulary.counts import too_few_tokens
-from core.engine.removals.vocabulary.tokenizers.counts import Counts
-from core.engine.removals.vocabulary.tokenizers.refusal import refusal
-from core.engine.removals.vocabulary.tokenizers.scripts import (
-    read_scripts,
-    scripts_of,
-    scripts_of_characters,
-    used_scripts,
-)
-from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer
+from core.engine.vocabulary.counts import Counts, read_scripts, scripts_of, scripts_of_characters, used_scripts
+from core.engine.vocabulary.tokenizer import Tokenizer, refusal
 from secateur_wire.errors import InvalidRequest
 
 _OTHER_TEXTS: Final = 0.25
@@ -128,7 +109,7 @@ class _Scripts:
     """Scripts of all tokens of a vocabulary but the added ones."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        spelled = {number: tokenizer.spelled(number) for number in tokenizer.tokens if not tokenizer.is_added(number)}
+        spelled = {number: tokenizer.spelled(number) for number in tokenizer.tokens if number not in tokenizer.added}
         self.of = {number: scripts_of(each) for number, each in spelled.items()}
         self.names = frozenset().union(*map(scripts_of_characters, spelled.values()))
 

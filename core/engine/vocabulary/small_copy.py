@@ -33,8 +33,8 @@ from core.engine.models.tracing.configuration import (
 from core.engine.models.tracing.differential import one_line
 from core.engine.models.tracing.names import StoredLayers, stored_layers
 from core.engine.models.tracing.resizing import narrowed, shortened
-from core.engine.removals.vocabulary.settings import reduced_config, required_ids
 from core.engine.removals.vocabulary.sizes import OFFER
+from core.engine.vocabulary.settings import reduced_config, required_ids
 from secateur_wire.errors import SecateurError, UnsupportedArchitecture
 
 Axes: TypeAlias = Mapping[str, int]

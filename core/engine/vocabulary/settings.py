@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 
 from core.engine.architectures.architecture import VOCABULARY_KEY, Architecture
 from core.engine.architectures.config_part import part_of, with_part
-from core.engine.removals.vocabulary.tokenizers.config_ids import config_ids, renumbered
+from core.engine.vocabulary.files import config_ids, renumbered
 
 
 def reduced_config(

@@ -1,14 +1,22 @@
-"""Byte-pair encoding with ranked merges (Sennrich et al., 2016), on bytes or with bytes to fall back on."""
+"""Kinds of tokenizers that can be cut, each with the reason why kept texts have the same tokens, and their reader."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from core.engine.removals.vocabulary.tokenizers.refusal import refusal
-from core.engine.removals.vocabulary.tokenizers.spelling import BYTE_CHARACTERS, byte_token, is_byte_level
-from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer, without_others
+from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
+from core.engine.checkpoints.companions import read_json
+from core.engine.checkpoints.files import TOKENIZER_CONFIG_FILE
+from core.engine.vocabulary.tokenizer import BYTE_CHARACTERS, BYTE_TOKENS, Tokenizer, refusal, without_others
+from core.untrusted_json import JsonLimits
 from secateur_wire.base import JsonObject
+
+TOKENIZER_FILE: Final = "tokenizer.json"
+_LIMITS: Final = JsonLimits(values=8_000_000, levels=64)
+"""Limits of a tokenizer.json: a vocabulary of 260,000 tokens has some 600,000 merges of two parts each."""
+_NO_MERGE: Final = (2**62, -1)
 
 
 class _Path(NamedTuple):
@@ -78,7 +86,7 @@ class BytePairs(Tokenizer):
 
     def _always(self) -> Iterable[int]:
         unknown = self.model.get("unk_token")
-        names = BYTE_CHARACTERS if is_byte_level(self._content) else map(byte_token, range(256))
+        names = BYTE_CHARACTERS if self.is_byte_level else BYTE_TOKENS
         return [self._vocabulary[each] for each in (*names, unknown) if each in self._vocabulary]
 
     def _reduced_model(self, numbers: Mapping[int, int]) -> JsonObject:
@@ -88,7 +96,7 @@ class BytePairs(Tokenizer):
             for merge, (left, right) in zip(self.model["merges"], self._pairs, strict=True)
             if left in vocabulary and right in vocabulary and self._merged(left, right) in vocabulary
         ]
-        return dict(self.model) | {"vocab": vocabulary, "merges": merges}
+        return {"vocab": vocabulary, "merges": merges}
 
     def _path(self, token: int) -> _Path | None:
         """Return the path of a token; None if its own text is tokenized to something else."""
@@ -137,7 +145,7 @@ class BytePairs(Tokenizer):
 
     def _read_merges(self) -> Iterable[tuple[tuple[int, int], tuple[int, int]]]:
         """Yield the rank and the merged token by its two parts; the last of two merges of the same parts counts."""
-        bytes_alone = {byte_token(byte) for byte in range(256)} if self.model.get("byte_fallback") else set()
+        bytes_alone = frozenset(BYTE_TOKENS if self.model.get("byte_fallback") else ())
         for rank, (left, right) in enumerate(self._pairs):
             merged = self._merged(left, right)
             for part in (left, right, merged):
@@ -152,12 +160,117 @@ class BytePairs(Tokenizer):
             yield (self._vocabulary[left], self._vocabulary[right]), (rank, self._vocabulary[merged])
 
 
-_NO_MERGE: Final = (2**62, -1)
-
-
 def _pair(merge: str | Sequence[str]) -> tuple[str, str]:
     """Return the two parts of a merge, which older files have as one string with a space."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if len(parts) != 2:
         raise refusal(f"has a merge that is not of two parts: {str(merge)[:100]!r}")
     return parts[0], parts[1]
+
+
+class Unigram(Tokenizer):
+    """Unigram model (Kudo, 2018): of all segmentations of a word, the one with the highest sum of its pieces' scores.
+
+    The segmentations with kept pieces are some of the dense ones, so the best dense one stays the best if its pieces
+    are kept. Of equal ones the library takes the first in a fixed order, which is the same. An unknown character has
+    the least score of the vocabulary, less ten, so the piece of the least score stays. A character that is no piece any
+    more has that score too, which is less than it had before, so that no worse segmentation wins by it.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        pieces = [(piece, float(score)) for piece, score in content["model"]["vocab"]]
+        vocabulary = {piece: number for number, (piece, _) in enumerate(pieces)}
+        if len(vocabulary) < len(pieces):
+            raise refusal("has the same piece twice")
+        super().__init__(content, vocabulary)
+        best = sorted(range(len(pieces)), key=lambda number: -pieces[number][1])
+        self._ranks = {number: rank for rank, number in enumerate(best)}
+        self._least = min(range(len(pieces)), key=lambda number: pieces[number][1])
+
+    def rank(self, token: int) -> int:
+        """Return the place of the piece by its score, which is the logarithm of its probability.
+
+        Characters have rank 0 where there are no bytes to fall back on: without its piece a character is unknown.
+        """
+        is_last_resort = len(self.tokens[token]) == 1 and not self.model.get("byte_fallback")
+        return 0 if is_last_resort else self._ranks.get(token, 0)
+
+    def _always(self) -> Iterable[int]:
+        unknown = self.model.get("unk_id")
+        fallback = [self._vocabulary[each] for each in BYTE_TOKENS if each in self._vocabulary]
+        return [self._least, *fallback, *(() if unknown is None else (unknown,))]
+
+    def _reduced_model(self, numbers: Mapping[int, int]) -> JsonObject:
+        unknown = self.model.get("unk_id")
+        pieces = [each for number, each in enumerate(self.model["vocab"]) if number in numbers]
+        return {"vocab": pieces, "unk_id": None if unknown is None else numbers[unknown]}
+
+
+class WordLevel(Tokenizer):
+    """Vocabulary of whole words: a word is a token, or unknown. A word that was unknown stays unknown."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        super().__init__(content, content["model"]["vocab"])
+
+    def rank(self, token: int) -> int:
+        """Return the id: vocabularies of words are numbered in the order of their training."""
+        return token
+
+    def _always(self) -> Iterable[int]:
+        unknown = self._vocabulary.get(self.model["unk_token"])
+        return () if unknown is None else (unknown,)
+
+    def _reduced_model(self, numbers: Mapping[int, int]) -> JsonObject:
+        return {"vocab": without_others(self._vocabulary, numbers)}
+
+
+class WordPiece(WordLevel):
+    """WordPiece (Wu et al., 2016): from the left, the longest token that the rest of the word begins with.
+
+    If the longest of all tokens is kept, it is the longest of the kept ones too. Words that are unknown to the dense
+    tokenizer are left out of the promise: once a longer prefix is gone, such a word may come apart into known pieces.
+    """
+
+    def rank(self, token: int) -> int:
+        """Return the id, as for words; characters have rank 0, since a word without one of them may be unknown."""
+        text = self.tokens[token].removeprefix(self.model["continuing_subword_prefix"])
+        return 0 if len(text) == 1 else token
+
+
+_KINDS: Final[Mapping[str, Callable[[Mapping[str, Any]], Tokenizer]]] = {
+    "BPE": BytePairs,
+    "Unigram": Unigram,
+    "WordLevel": WordLevel,
+    "WordPiece": WordPiece,
+}
+_KINDS_BY_KEY: Final = {"merges": "BPE", "unk_id": "Unigram", "max_input_chars_per_word": "WordPiece"}
+"""Kinds of model by a key that no other has, for older files, which do not name the kind."""
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of a model folder.
+
+    Raises InvalidRequest for a tokenizer that cannot be cut exactly, UnusableModel for a file that cannot be read.
+    """
+    if (folder / TOKENIZER_CONFIG_FILE).is_file():
+        named = read_json(folder / TOKENIZER_CONFIG_FILE).get("tokenizer_class")
+        if named is not None and named not in TOKENIZER_CLASSES:
+            raise refusal(f"is of the class {str(named)[:100]!r}, which has code of its own")
+    file = folder / TOKENIZER_FILE
+    if not file.is_file():
+        raise refusal(f"has no {TOKENIZER_FILE}")
+    return parse_tokenizer(read_json(file, _LIMITS))
+
+
+def parse_tokenizer(content: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer of a tokenizer.json's content; raises as `read_tokenizer`."""
+    model = content.get("model")
+    if not isinstance(model, dict):
+        raise refusal(f"has a {TOKENIZER_FILE} without a model")
+    kind = str(model.get("type") or next((kind for key, kind in _KINDS_BY_KEY.items() if key in model), None))
+    if kind not in _KINDS:
+        raise refusal(f"is of the kind {kind[:100]!r}, which is none of {', '.join(_KINDS)}")
+    try:
+        return _KINDS[kind]({**content, "model": {"type": kind, **model}})
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise refusal(f"has a {TOKENIZER_FILE} that is not as the library writes it ({error!r:.100})") from error
