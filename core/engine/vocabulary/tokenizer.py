@@ -100,7 +100,7 @@ class Tokenizer(ABC):
         return dict(counts)
 
     @abstractmethod
-    def _reduced_model(self, numbers: Mapping[int, int]) -> JsonObject:
+    def _reduced_model(self, numbers: Mapping[int, int]) -> Mapping[str, Any]:
         """Return the entries of `model` that change with the tokens of `numbers`, which are new ids by old ones."""
 
     def reduced(self, kept: Sequence[int]) -> JsonObject:
@@ -168,7 +168,7 @@ class Tokenizer(ABC):
     def _renumbered_ends(self, change: Callable[[int], int]) -> JsonObject:
         """Return the parts of the file that put tokens around texts with other ids; raises InvalidRequest."""
         processor, padding = self._content.get("post_processor"), self._content.get("padding")
-        ends = {"post_processor": None if processor is None else _renumbered_processor(processor, change)}
+        ends: JsonObject = {"post_processor": None if processor is None else _renumbered_processor(processor, change)}
         return ends if not padding else {**ends, "padding": padding | {"pad_id": change(padding["pad_id"])}}
 
 

@@ -11,7 +11,6 @@ from core.engine.checkpoints.companions import read_json
 from core.engine.checkpoints.files import TOKENIZER_CONFIG_FILE
 from core.engine.vocabulary.tokenizer import BYTE_CHARACTERS, BYTE_TOKENS, Tokenizer, refusal, without_others
 from core.untrusted_json import JsonLimits
-from secateur_wire.base import JsonObject
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 _LIMITS: Final = JsonLimits(values=8_000_000, levels=64)
@@ -89,7 +88,7 @@ class BytePairs(Tokenizer):
         names = BYTE_CHARACTERS if self.is_byte_level else BYTE_TOKENS
         return [self._vocabulary[each] for each in (*names, unknown) if each in self._vocabulary]
 
-    def _reduced_model(self, numbers: Mapping[int, int]) -> JsonObject:
+    def _reduced_model(self, numbers: Mapping[int, int]) -> Mapping[str, Any]:
         vocabulary = without_others(self._vocabulary, numbers)
         merges = [
             merge
@@ -200,7 +199,7 @@ class Unigram(Tokenizer):
         fallback = [self._vocabulary[each] for each in BYTE_TOKENS if each in self._vocabulary]
         return [self._least, *fallback, *(() if unknown is None else (unknown,))]
 
-    def _reduced_model(self, numbers: Mapping[int, int]) -> JsonObject:
+    def _reduced_model(self, numbers: Mapping[int, int]) -> Mapping[str, Any]:
         unknown = self.model.get("unk_id")
         pieces = [each for number, each in enumerate(self.model["vocab"]) if number in numbers]
         return {"vocab": pieces, "unk_id": None if unknown is None else numbers[unknown]}
@@ -220,7 +219,7 @@ class WordLevel(Tokenizer):
         unknown = self._vocabulary.get(self.model["unk_token"])
         return () if unknown is None else (unknown,)
 
-    def _reduced_model(self, numbers: Mapping[int, int]) -> JsonObject:
+    def _reduced_model(self, numbers: Mapping[int, int]) -> Mapping[str, Any]:
         return {"vocab": without_others(self._vocabulary, numbers)}
 
 
