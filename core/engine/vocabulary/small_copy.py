@@ -19,20 +19,20 @@ from transformers import PreTrainedModel
 
 from core.engine.architectures.architecture import VOCABULARY_KEY, Architecture
 from core.engine.checkpoints.key_patterns import pattern_of
-from core.engine.evaluation.reload_check import difference_beyond
-from core.engine.models.folder import ModelFolder
-from core.engine.models.tracing.blocks import run_model
-from core.engine.models.tracing.build import build_random, build_traceable
-from core.engine.models.tracing.configuration import (
+from core.engine.discovery.blocks import run_model
+from core.engine.discovery.build import build_random, build_traceable
+from core.engine.discovery.configuration import (
     Settings,
     language_part,
     open_config,
     read_settings,
     text_config,
 )
-from core.engine.models.tracing.differential import one_line
-from core.engine.models.tracing.names import StoredLayers, stored_layers
-from core.engine.models.tracing.resizing import narrowed, shortened
+from core.engine.discovery.differential import one_line
+from core.engine.discovery.names import StoredLayers, stored_layers
+from core.engine.discovery.resizing import narrowed, shortened
+from core.engine.evaluation.reload_check import difference_beyond
+from core.engine.models.folder import ModelFolder
 from core.engine.removals.vocabulary.sizes import OFFER
 from core.engine.vocabulary.settings import reduced_config, required_ids
 from secateur_wire.errors import SecateurError, UnsupportedArchitecture

@@ -21,7 +21,7 @@ _headers: TypeAdapter[_Headers] = TypeAdapter(_Headers)
 
 
 def _discover(config: Mapping[str, JsonValue], tensors: Mapping[str, TensorEntry]) -> Architecture:
-    from core.engine.models.tracing.discover import discover
+    from core.engine.discovery.discover import discover
 
     return discover(config, tensors)
 

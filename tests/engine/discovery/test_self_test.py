@@ -11,8 +11,8 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.checkpoints.safetensors_header import read_header
-from core.engine.models.tracing.discover import discover_with_copy
-from core.engine.pruning.units.self_test import failed_cuts, self_tested
+from core.engine.discovery.discover import discover_with_copy
+from core.engine.discovery.self_test import failed_cuts, self_tested
 from tests.engine.tiny import architecture_of, make_model
 
 

@@ -9,14 +9,14 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.config_part import part_of, with_part
-from core.engine.models.tracing.build import build_traceable
-from core.engine.models.tracing.configuration import (
+from core.engine.discovery.build import build_traceable
+from core.engine.discovery.configuration import (
     Settings,
     language_part,
     language_path,
     open_config,
 )
-from core.engine.models.tracing.resizing import without_layer
+from core.engine.discovery.resizing import without_layer
 from secateur_wire.errors import SecateurError
 
 _READ_FROM_CONFIG = (

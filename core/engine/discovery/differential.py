@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from core.engine.architectures.config_part import part_of, with_part
-from core.engine.models.tracing.configuration import config_class, language_part, language_path
+from core.engine.discovery.configuration import config_class, language_part, language_path
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Change: TypeAlias = tuple[str, int, int]

@@ -17,12 +17,12 @@ from core.engine.architectures.expert_stacks import join_stacks
 from core.engine.architectures.experts import ExpertMatrix, Experts, Routing
 from core.engine.checkpoints.key_patterns import pattern_of
 from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.discovery.blocks import run_model, sample_tokens
+from core.engine.discovery.configuration import Settings
+from core.engine.discovery.differential import Differential, one_line
+from core.engine.discovery.execution import EXPERT, STACKED
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
-from core.engine.models.tracing.blocks import run_model, sample_tokens
-from core.engine.models.tracing.configuration import Settings
-from core.engine.models.tracing.differential import Differential, one_line
-from core.engine.models.tracing.execution import EXPERT, STACKED
 from secateur_wire.errors import MissingTensors
 
 _FLAGS: Final = ("has_gate", "has_bias", "is_transposed", "has_post_expert_norm")

@@ -14,8 +14,8 @@ from pydantic import JsonValue
 from transformers import PretrainedConfig
 
 from core.engine.architectures.config_part import part_of, with_part
-from core.engine.models.tracing.build import build_traceable
-from core.engine.models.tracing.configuration import Settings, config_class, language_path, open_config, text_config
+from core.engine.discovery.build import build_traceable
+from core.engine.discovery.configuration import Settings, config_class, language_path, open_config, text_config
 from secateur_wire.errors import SecateurError, UnusableModel
 
 _COUNTS_LAYERS: Final = ("layer", "block", "depth")

@@ -1,17 +1,19 @@
 """Decoder blocks of a model: the modules of one list that run once, in order, each on the output of the one before."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.engine.models.hooks import removed_after
-from core.engine.models.tracing.build import vocabulary_size
-from core.engine.models.tracing.provenance import ConstantWeights
+from core.engine.discovery.build import vocabulary_size
+from core.engine.discovery.provenance import ConstantWeights
+from core.engine.models.hooks import first_output, removed_after
+from core.engine.models.streamed import ArgumentRecorder, BlockArguments, Replacement, call_block
 from secateur_wire.errors import UnsupportedArchitecture
 
 BATCH, LENGTH = 2, 7
@@ -60,12 +62,6 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def hidden_states(arguments: Sequence[object], keywords: Mapping[str, object]) -> Tensor | None:
     """Return the hidden states among a block's arguments: the first positional one, or the keyword `hidden_states`."""
     first = arguments[0] if arguments else keywords.get("hidden_states")
-    return first if isinstance(first, Tensor) else None
-
-
-def first_output(output: object) -> Tensor | None:
-    """Return the hidden states that a block returns: its output, or the first item of it."""
-    first = output[0] if isinstance(output, tuple | list) and output else output
     return first if isinstance(first, Tensor) else None
 
 
@@ -166,3 +162,80 @@ def _head(model: PreTrainedModel) -> str:
         if module is head and head is not None:
             return str(name)
     raise UnsupportedArchitecture(f"{model.config.model_type}: the model names no output head", param="model")
+
+
+_REPLAYED_LENGTHS: Final = (7, 12)
+_REPLAYED_BATCHES: Final = (2, 3)
+_TOLERANCE: Final = 1e-4
+
+
+class Replay:
+    """Small model with random weights whose blocks are run one by one."""
+
+    def __init__(self, model: PreTrainedModel, blocks: Blocks) -> None:
+        self.model = model
+        modules = model.get_submodule(blocks.name)
+        assert isinstance(modules, nn.ModuleList)
+        self.modules = modules
+        self.name = blocks.name
+        self.outputs = blocks.outputs
+
+    def arguments_depend_on(self) -> Literal["length", "tokens"] | None:
+        """Return what the arguments of blocks depend on; None where blocks run one by one give other logits."""
+        for dependence in ("length", "tokens"):
+            if all(self._is_equal(length, dependence) for length in _REPLAYED_LENGTHS):
+                return dependence
+        return None
+
+    def _is_equal(self, length: int, dependence: Literal["length", "tokens"]) -> bool:
+        """Return True if two batches that go through each block in turn get the whole model's logits."""
+        batches = [sample_tokens(self.model, batch, length, seed) for seed, batch in enumerate(_REPLAYED_BATCHES)]
+        expected = [run_model(self.model, tokens).logits for tokens in batches]
+        try:
+            replayed = self._replayed(batches, dependence)
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError):
+            return False  # recorded arguments do not fit other tokens
+        return all(map(_is_close, replayed, expected))
+
+    def _replayed(self, batches: Sequence[Tensor], dependence: Literal["length", "tokens"]) -> list[Tensor]:
+        recorded = [self._recorded(tokens) for tokens in batches]
+        hidden = [first for first, _ in recorded]
+        arguments = [of_blocks for _, of_blocks in recorded]
+        if dependence == "length":
+            arguments = [self._recorded(torch.zeros_like(batches[0][:1]))[1]] * len(batches)
+        for index, block in enumerate(self.modules):
+            for number, own in enumerate(arguments):
+                with torch.no_grad():
+                    hidden[number] = call_block(block, hidden[number], own[index])
+        return [self._logits(tokens, last) for tokens, last in zip(batches, hidden, strict=True)]
+
+    def _recorded(self, tokens: Tensor) -> tuple[Tensor, list[BlockArguments]]:
+        """Return the first block's hidden states, and the arguments of all blocks, without running them."""
+        recorders = [ArgumentRecorder(block, self.outputs) for block in self.modules]
+        with self._in_place_of_blocks(recorders):
+            run_model(self.model, tokens)
+        return recorders[0].seen[0][0], [each.seen[0][1] for each in recorders]
+
+    def _logits(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        first, *others = self.modules
+        stand_ins = [
+            Replacement(first, self.outputs, hidden),
+            *(ArgumentRecorder(block, self.outputs) for block in others),
+        ]
+        with self._in_place_of_blocks(stand_ins):
+            logits: Tensor = run_model(self.model, tokens).logits
+        return logits
+
+    @contextmanager
+    def _in_place_of_blocks(self, stand_ins: Sequence[nn.Module]) -> Iterator[None]:
+        owner, _, attribute = self.name.rpartition(".")
+        setattr(self.model.get_submodule(owner), attribute, nn.ModuleList(stand_ins))
+        try:
+            yield
+        finally:
+            setattr(self.model.get_submodule(owner), attribute, self.modules)
+
+
+def _is_close(one: Tensor, other: Tensor) -> bool:
+    scale = float(other.std()) or 1.0
+    return one.shape == other.shape and bool(((one - other).abs() <= _TOLERANCE * scale).all())

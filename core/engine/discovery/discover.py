@@ -13,16 +13,16 @@ from core.engine.architectures.config_part import part_of
 from core.engine.architectures.discovered import DISCOVERY_VERSION
 from core.engine.architectures.experts import Experts
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.engine.models.tracing.blocks import Blocks, find_blocks, modules_not_run
-from core.engine.models.tracing.build import build_random, build_traceable
-from core.engine.models.tracing.config_facts import (
+from core.engine.discovery.blocks import Blocks, Replay, find_blocks, modules_not_run
+from core.engine.discovery.build import build_random, build_traceable
+from core.engine.discovery.config_facts import (
     config_defaults,
     config_keys,
     is_tied_by_default,
     reason_to_keep_layers,
     settings_of_biases,
 )
-from core.engine.models.tracing.configuration import (
+from core.engine.discovery.configuration import (
     Settings,
     causal_class,
     language_part,
@@ -31,9 +31,9 @@ from core.engine.models.tracing.configuration import (
     read_settings,
     text_config,
 )
-from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, TracedSublayer, trace
-from core.engine.models.tracing.experts import UnknownExperts, check_stacks, discover_experts, with_routing
-from core.engine.models.tracing.names import (
+from core.engine.discovery.execution import EXPERT, ROUTER, STACKED, Execution, TracedSublayer, trace
+from core.engine.discovery.experts import UnknownExperts, check_stacks, discover_experts, with_routing
+from core.engine.discovery.names import (
     StoredLayers,
     StoredNames,
     check_shapes,
@@ -42,9 +42,8 @@ from core.engine.models.tracing.names import (
     stored_layers,
     stored_names,
 )
-from core.engine.models.tracing.removal_axes import with_units
-from core.engine.models.tracing.replay import Replay
-from core.engine.models.tracing.resizing import lists_by_layer, narrowed, shortened
+from core.engine.discovery.removal_axes import with_units
+from core.engine.discovery.resizing import lists_by_layer, narrowed, shortened
 from secateur_wire.errors import SecateurError, UnsupportedArchitecture
 
 _ORDER = 1000

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.unit_axis import UnitAxis
-from core.engine.models.tracing.differential import Change, Differential, Shapes
-from core.engine.models.tracing.probe import Movement
+from core.engine.discovery.differential import Change, Differential, Shapes
+from core.engine.discovery.probe import Movement
 
 _SHARED = -1
 """Unit of a row that belongs to no unit: it moves all columns, or none."""

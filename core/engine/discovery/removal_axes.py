@@ -24,11 +24,11 @@ from core.engine.architectures.architecture import (
 from core.engine.architectures.experts import ExpertChannels, Experts, LinearNetwork
 from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.architectures.unit_kind import axis_dimension, run_name
+from core.engine.discovery.build import build_random
+from core.engine.discovery.configuration import Settings, open_config
+from core.engine.discovery.differential import Change, Differential, Shapes, one_line
+from core.engine.discovery.units import CHANNELS, HEADS, WidthSetting, discover_units
 from core.engine.models.experts import ExpertStacks
-from core.engine.models.tracing.build import build_random
-from core.engine.models.tracing.configuration import Settings, open_config
-from core.engine.models.tracing.differential import Change, Differential, Shapes, one_line
-from core.engine.models.tracing.units import CHANNELS, HEADS, WidthSetting, discover_units
 from secateur_wire.errors import SecateurError
 
 _FACTORS: Final = (1, 2)

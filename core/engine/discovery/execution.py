@@ -1,6 +1,6 @@
 """Traced run of a model: the inputs of each block's linear layers, and where their outputs go.
 
-The model is built without weights (`core.engine.models.tracing.build.build_traceable`): its values mean nothing.
+The model is built without weights (`build_traceable`): its values mean nothing.
 """
 
 import re
@@ -13,9 +13,9 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from core.engine.discovery.blocks import Blocks, hidden_states, run_model, sample_tokens
+from core.engine.discovery.provenance import Addition, Place, Provenance, Running, TensorOrigin, TraceState
 from core.engine.models.hooks import removed_after
-from core.engine.models.tracing.blocks import Blocks, hidden_states, run_model, sample_tokens
-from core.engine.models.tracing.provenance import Addition, Place, Provenance, Running, TensorOrigin, TraceState
 from secateur_wire.errors import UnsupportedArchitecture
 
 _AMONG_EXPERTS = re.compile(r"(?<![^.])[0-9]+(?![^.])")

@@ -8,10 +8,10 @@ from pydantic import JsonValue
 from bench.architectures.tiny_configs import tiny_config
 from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY, Architecture, Sublayer
 from core.engine.architectures.unit_axis import UnitAxis
-from core.engine.models.tracing.configuration import Settings, open_config
-from core.engine.models.tracing.discover import merged_groups
-from core.engine.models.tracing.removal_axes import with_units
-from core.engine.models.tracing.resizing import narrowed, shortened
+from core.engine.discovery.configuration import Settings, open_config
+from core.engine.discovery.discover import merged_groups
+from core.engine.discovery.removal_axes import with_units
+from core.engine.discovery.resizing import narrowed, shortened
 from tests.engine.crossing import partly
 from tests.engine.tiny import UNLIKE, architecture_of, make_config
 from tests.families import LANGUAGE_MODELS

@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from core.engine.discovery.configuration import causal_class, language_path
+from core.engine.discovery.probe import randomise
 from core.engine.models.loading import own_implementations
-from core.engine.models.tracing.configuration import causal_class, language_path
-from core.engine.models.tracing.probe import randomise
 from secateur_wire.errors import UnsupportedArchitecture
 
 CONSTANT = 0.02

@@ -12,10 +12,10 @@ from transformers import PretrainedConfig
 
 from core.engine.architectures.description import read_config, weight_files
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
-from core.engine.models.tracing.blocks import find_blocks
-from core.engine.models.tracing.build import build_traceable
-from core.engine.models.tracing.discover import discover
-from core.engine.models.tracing.execution import trace
+from core.engine.discovery.blocks import find_blocks
+from core.engine.discovery.build import build_traceable
+from core.engine.discovery.discover import discover
+from core.engine.discovery.execution import trace
 from secateur_wire.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
 from tests.engine.crossing import partly
 from tests.engine.tiny import architecture_of, make_model
