@@ -31,11 +31,10 @@ from core.engine.removals.widths.worth import program_of
 from core.engine.resume.kinds import SELECTION
 from core.engine.resume.store import ResumeStore
 from core.methods.descriptions.frontier import StructuredFrontierParameters, find_local_minimum, most_trials
-from core.methods.frontier import run_costs, structured, trials
-from core.methods.frontier.layer_search import least_costly
-from core.methods.frontier.run_costs import RunCosts
+from core.methods.frontier import output_metric, search, structured
+from core.methods.frontier.output_metric import RunCosts
+from core.methods.frontier.search import divergence, least_costly
 from core.methods.frontier.structured import StructuredFrontier
-from core.methods.frontier.trials import divergence
 from core.pipeline.passes import walk_for
 from secateur_wire.errors import InvalidParameters, TargetUnreachable
 from tests.engine.apart import Apart
@@ -143,7 +142,7 @@ def test_trials_are_measured_by_the_divergence_of_the_whole_model(
     shares: list[float] = []
     watching = Watching()
     folder, tokens = model_of(tmp_path / "model", IDLE), FITTED[:4]
-    monkeypatch.setattr(trials.Trials, "_fitting_sequences", lambda self: self._calibration())
+    monkeypatch.setattr(search.Trials, "_fitting_sequences", lambda self: self._calibration())
     monkeypatch.setattr(structured, "_Trial", lambda parameters, costs: StructuredFrontier(parameters))
 
     def watch(streamed: StreamedModel, batches: Sequence[Tensor], *models: Any) -> float:
@@ -152,7 +151,7 @@ def test_trials_are_measured_by_the_divergence_of_the_whole_model(
         shares.append(finished_share())
         return found
 
-    monkeypatch.setattr(trials, "divergence", watch)
+    monkeypatch.setattr(search, "divergence", watch)
     artifact, _ = cut(
         folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.4), calibration=tokens, progress=watching
     )
@@ -201,7 +200,7 @@ def test_a_run_costs_what_its_change_of_the_stream_does_to_the_loss_by_the_whole
     kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compare all tokens where all are kept, every third where fewer are."""
-    monkeypatch.setattr(run_costs, "STREAM_TOKENS", kept)
+    monkeypatch.setattr(output_metric, "STREAM_TOKENS", kept)
     folder, tokens = make_model(tmp_path / "model", "gpt2"), make_tokens(3, 20)
     streamed = StreamedModel(open_model(folder), dtype=torch.float32, device=torch.device("cpu"))
     layers = len(streamed)
