@@ -25,11 +25,11 @@ import torch
 from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.discovered import architectures
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
+from core.engine.discovery.__main__ import answer
+from core.engine.discovery.discover import discover
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.streamed import StreamedModel, call_block
-from core.engine.models.tracing.__main__ import answer
-from core.engine.models.tracing.discover import discover
 from secateur_wire.errors import SecateurError, UnsupportedArchitecture
 from tests.fuzz.cases import dumps, mutated
 from tests.fuzz.config_cases import CLASSES, KEYS, NAMES

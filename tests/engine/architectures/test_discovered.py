@@ -22,10 +22,10 @@ from core.engine.architectures.description import (
 )
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.checkpoints.safetensors_header import read_header
+from core.engine.discovery.discover import discover
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
-from core.engine.models.tracing.discover import discover
 from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.removals.layers.counts import check_layer_count, first_removable_layers, removable_layers
 from core.engine.removals.widths.counts import plan_width_reduction
