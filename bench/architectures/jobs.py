@@ -16,7 +16,8 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.results import PruneResult
-from core.engine.pruning.streams.stream import ActivationBudget, Stream
+from core.engine.pruning.streams.hidden_states import ActivationBudget
+from core.engine.pruning.streams.stream import Stream
 from core.engine.removals.experts.counts import expert_sparsities
 from core.engine.resume.store import ResumeStore
 from core.pipeline.passes import walk_for

@@ -16,7 +16,7 @@ from core.engine.options.axes import MethodParameters
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.results import PruneResult
-from core.engine.pruning.streams.stream import ActivationBudget
+from core.engine.pruning.streams.hidden_states import ActivationBudget
 from secateur_wire.base import JsonObject
 from secateur_wire.job_body import Quantization
 

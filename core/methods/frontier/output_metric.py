@@ -180,17 +180,13 @@ def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: b
             runs.see(place, sequence, hidden_1TD, gradient_1TD)
 
     with (
-        context.hidden_state_cache() as cache,
+        context.stream("gradients", tokens_NT, micro_batch=1, keeps_all=True) as stream,
         removed_after(watch.register() for each in watches for of_kind in each.values() for watch in of_kind),
     ):
         backward_blocks(
-            streamed,
-            tokens_NT,
-            context.forward_dtype,
+            stream,
             [()] * context.layers,
             on_block,
-            squares=False,
-            cache=cache,
             drawn=torch.Generator().manual_seed(seed),
             on_stream=on_stream,
         )
