@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.subset import draw_images
 from core.engine.models.hooks import removed_after
-from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.options.sensitivity import LayerCosts, allocate
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.layerwise.classifier_pass import layer_rates
 from core.engine.pruning.masks import lowest_in_tensor
@@ -88,7 +88,7 @@ class IterativeMagnitude(ClassifierMethod):
     def _rates(self, network: Network) -> dict[str, float]:
         """Choose the rate of each layer by name; if layers are scanned, the curves are added to the figures.
 
-        By the scan, the last weight removed costs the same in each layer, see `core.engine.options.water_filling`.
+        By the scan, the last weight removed costs the same in each layer, see `core.engine.options.sensitivity`.
         Raises InvalidSparsity above the highest rate of the scan: nothing is known beyond it.
         """
         parameters = self.parameters

@@ -21,7 +21,7 @@ from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.subset import draw_images
 from core.engine.models.hooks import removed_after
-from core.engine.options.iteration import Curvature
+from core.engine.options.axes import Curvature
 from core.engine.pruning.layer_matrix import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix
 from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.protocols.classifier import ClassifierMethod

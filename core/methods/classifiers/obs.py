@@ -204,8 +204,8 @@ def obs_prune(
     at_once = max(1, device_kind(weights_RP.device.type).solver_elements // max(1, steps * size))
     of_rows = (weights_RP, counts_R.to(weights_RP.device), deleted_RP)
     parts = [
-        _delete(*part, inverse_PP, steps, size if prunable is None else prunable, pattern)
-        for part in zip(*(each.split(at_once) for each in of_rows), strict=True)
+        _delete(weights, counts, deleted, inverse_PP, steps, size if prunable is None else prunable, pattern)
+        for weights, counts, deleted in zip(*(each.split(at_once) for each in of_rows), strict=True)
     ]
     return OBSUpdate(*(torch.cat(each) for each in zip(*parts, strict=True)))
 

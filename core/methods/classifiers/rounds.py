@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
-from core.engine.options.iteration import IterationOptions
+from core.engine.options.axes import IterationOptions
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.masks import lowest
 from core.engine.pruning.network import Network
