@@ -64,8 +64,8 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "obd": ("core.methods.classifiers.obd.OBD",),
     "obs": ("core.methods.classifiers.obs.OBS", "core.methods.classifiers.obs.ClassifierOBS"),
     "iterative-magnitude": ("core.methods.classifiers.iterative_magnitude.IterativeMagnitude",),
-    "filter-l1": ("core.methods.filter_l1.FilterL1",),
-    "filter-taylor": ("core.methods.filter_taylor.FilterTaylor",),
+    "filter-l1": ("core.methods.classifiers.filters.FilterL1",),
+    "filter-taylor": ("core.methods.classifiers.filters.FilterTaylor",),
 }
 """Classes of each method, one for each protocol of its passes. They load torch, and only when they are built."""
 
