@@ -160,28 +160,36 @@ class CoupledChannels:
         The pruner ranks all channels by an importance that is 0 for these units and 1 for the others, and removes as
         many channels and heads as are of importance 0.
         """
-        importance = {}
+        removed = [len(chosen.get(place, ())) for place in range(len(self.groups))]
+        if not any(removed):
+            return
+        importance, expected = {}, self.after(removed)[0]
+        gone, all_units = Counter[str](), Counter[str]()
         for place, group in enumerate(self.groups):
+            assert removed[place] < group.units
             keep_U = torch.ones(group.units)
             keep_U[list(chosen.get(place, ()))] = 0
-            assert keep_U.any()
             importance[group.traced[0].dep.target.module] = keep_U[group.unit_C]
-        heads = [group.kind == "heads" for group in self.groups]
-        gone = [sum(len(units) for place, units in chosen.items() if heads[place] is kind) for kind in (False, True)]
+            gone[group.kind] += removed[place]
+            all_units[group.kind] += group.units
+        # The places within a head are ranked among the channels, by their mean over heads, but never removed. Heads are
+        # only removed where at least one channel is to go.
         ranked = sum(group.size if group.kind == "heads" else group.units for group in self.groups)
-        kept = sum(group.units for group in self.groups if group.kind == "heads") - gone[True] + 0.5
-        pruner = self.pruner
+        channels = max(1, gone.total() - gone["heads"])
+        pruner, kept = self.pruner, all_units["heads"] - gone["heads"]
+        head_ratio = 1 - (kept + 0.5) / pruner.initial_total_heads if gone["heads"] else 0.0
         pruner.reset()
         pruner.importance = lambda traced: importance.get(traced[0].dep.target.module)
-        # the pruner keeps int((1 - share) x all) of the channels, and of the heads of the entire network
-        pruner.per_step_pruning_ratio = [0.0, (gone[False] - 0.5) / ranked]
-        pruner.per_step_head_pruning_ratio = [0.0, 1 - kept / pruner.initial_total_heads if gone[True] else 0.0]
+        pruner.per_step_pruning_ratio = [0.0, (channels - 0.5) / ranked]  # it keeps int((1 - ratio) x all)
+        pruner.per_step_head_pruning_ratio = [
+            0.0,
+            1 - (kept + 0.5) / pruner.initial_total_heads if gone["heads"] else 0.0,
+        ]
         pruner.step()
-        for (
-            node
-        ) in pruner.DG.module2node.values():  # they refer to each other and to weights until garbage is collected
+        for node in pruner.DG.module2node.values():  # they refer to each other and to weights
             node.inputs = node.outputs = node.dependencies = []
             node.grad_fn = None
+        assert self.parameters == expected, "the pruner removed other channels"
 
     @contextmanager
     def gated(self, gates: Sequence[Tensor | None]) -> Iterator[None]:
