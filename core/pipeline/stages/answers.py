@@ -19,11 +19,11 @@ from core.engine.models.precision import measuring_dtype
 from core.engine.models.tensors import DTYPES, load_tensors
 from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
 from core.engine.resume.kinds import ANSWERS
-from core.engine.resume.store import Rejected, ResumeStore, Saved
+from core.engine.resume.store import ResumeStore
 from core.pipeline.messages import TextSource
-from core.pipeline.stages.answers.spec import AnswersOutput, AnswersSpec
+from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.evaluation_spec import AnswersOutput, AnswersSpec
 from core.pipeline.stages.inputs import open_place
-from core.pipeline.stages.run import StageContext
 from core.progress import Progress
 from secateur_wire.answers import AnswerFigures, ComparedAnswer
 
@@ -36,7 +36,7 @@ _COMPARED = 0.95
 """Share of the work after which all answers are written."""
 
 
-def run(spec: AnswersSpec, context: StageContext) -> AnswersOutput:
+def compare_answers(spec: AnswersSpec, context: StageContext) -> AnswersOutput:
     """Have both models answer the questions, from the last saved batch on, and compare the answers."""
     device, progress = context.device, context.progress
     models = open_place(spec.dense), open_place(spec.pruned)
@@ -85,11 +85,8 @@ def run(spec: AnswersSpec, context: StageContext) -> AnswersOutput:
 def _answered(comparison: AnswerComparison, store: ResumeStore, progress: Progress) -> list[list[Written]]:
     """Return the answers of all batches; those that an earlier attempt has saved are not written again."""
     batches = comparison.batches
-    saved = store.load(ANSWERS)
     answers: list[list[Written]] = []
-    if isinstance(saved, Rejected):
-        progress.log(saved.reason)
-    if isinstance(saved, Saved):
+    if (saved := store.resume(ANSWERS, progress.log)) is not None:
         store.adopt(ANSWERS, saved)
         answers = _BATCHES.validate_python(saved.state["batches"])
         progress.log(f"continuing after {len(answers)} of {len(batches)} batches of answers")

@@ -19,8 +19,6 @@ from core.pipeline.recipes.sizes import TRANSFORMERS, timed_type
 from core.pipeline.reports.report import LatencySearch
 from core.pipeline.stages.stage import JobStage, RunningJob
 
-SEARCHED: Final = 0.1
-"""Progress of the job at which the search ends."""
 COSTS_FILE: Final = "costs.json"
 """Name of the table's file in the node's cache."""
 
@@ -50,11 +48,8 @@ class SearchOutput(TaskOutput):
 class SearchSparsity(JobStage):
     """Stage that searches for the sparsity of a latency, or for costs of parts, before anything is pruned."""
 
-    rank = 20
-    part = 0.0, SEARCHED
-
-    def applies(self, spec: JobSpec) -> bool:
-        return isinstance(spec, LanguageSpec) and spec.recipe.is_searched
+    def is_asked_for(self, spec: JobSpec) -> bool:
+        return spec.recipe.is_searched
 
     def supervise(self, job: RunningJob) -> None:
         known = _known_costs(job)

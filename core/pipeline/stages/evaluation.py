@@ -1,9 +1,11 @@
-"""Reload check of an artifact, in a process that did not write it."""
+"""Measurements of models that are already written, and the check that an artifact opens again."""
 
 import gc
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,19 +13,95 @@ from transformers import dynamic_module_utils
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description, describe_folder, in_dtype
+from core.engine.evaluation.continuations import compare_continuations
+from core.engine.evaluation.latency import measure_latency
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.models.accelerator import backend_of, ran_out_of_memory
+from core.engine.models.classifier import open_classifier
 from core.engine.models.tensors import DTYPES
 from core.pipeline.reports.report import Verification
-from core.pipeline.stages.run import StageContext, memory_room
-from core.pipeline.stages.verify.spec import VerificationOutput, VerifySpec
+from core.pipeline.stages.context import StageContext, memory_room
+from core.pipeline.stages.evaluation_spec import (
+    GenerateSpec,
+    GenerationOutput,
+    LatencyOutput,
+    MeasureSpec,
+    TasksOutput,
+    TasksSpec,
+    VerificationOutput,
+    VerifySpec,
+)
+from core.pipeline.stages.inputs import open_place
 from core.progress import Progress
+
+
+@contextmanager
+def _suppress_out_of_memory() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not ran_out_of_memory(error):
+            raise
+
+
+def measure_latencies(spec: MeasureSpec, context: StageContext) -> LatencyOutput:
+    """Measure the latency of the dense and the pruned model, alternately, and have them continue the prompts."""
+    context.progress.begin_part(0.0, 1.0, of_loops=True)
+    if spec.image_shape is not None:
+        from core.engine.evaluation.classifier_latency import measure_classifier_latency
+
+        pair = (open_classifier(place.path) for place in (spec.dense, spec.pruned))
+        measured = measure_classifier_latency(*pair, image_shape=spec.image_shape, device=context.device)
+    else:
+        assert spec.sequence_length is not None
+        dense, pruned = open_place(spec.dense), open_place(spec.pruned)
+        measured, loaded = measure_latency(dense, pruned, sequence_length=spec.sequence_length, device=context.device)
+        if spec.prompts:
+            with _suppress_out_of_memory():  # each of them alone may fit, which another process tries
+                written = compare_continuations(
+                    {"dense": dense, "pruned": pruned},
+                    spec.prompts,
+                    tokens=spec.prompt_tokens,
+                    device=context.device,
+                    loaded=loaded,
+                )
+                measured |= {"generations": written["generations"], "notes": [*measured["notes"], *written["notes"]]}
+    return LatencyOutput.model_validate(measured | {"peak_memory": context.peak_memory()})
+
+
+def generate(spec: GenerateSpec, context: StageContext) -> GenerationOutput:
+    """Generate text with each model from the same prompts."""
+    written = compare_continuations(
+        {name: open_place(place) for name, place in spec.models.items()},
+        spec.prompts,
+        tokens=spec.tokens,
+        device=context.device,
+        on_progress=context.progress.advance,
+    )
+    return GenerationOutput.model_validate(written | {"peak_memory": context.peak_memory()})
+
+
+def answer_tasks(spec: TasksSpec, context: StageContext) -> TasksOutput:
+    """Measure the accuracy of one model."""
+    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and only this stage needs it
+
+    measured = measure_tasks(
+        open_place(spec.model),
+        {each.name: each.path for each in spec.questions},
+        limit=spec.limit,
+        examples=spec.num_fewshot,
+        work=spec.work,
+        device=context.device,
+        on_progress=context.progress.advance,
+    )
+    return TasksOutput(tasks=measured, lm_eval=version("lm_eval"), peak_memory=context.peak_memory())
+
 
 Checked = tuple[Description, Mapping[str, Any]]
 
 
-def run(spec: VerifySpec, context: StageContext) -> VerificationOutput:
+def verify(spec: VerifySpec, context: StageContext) -> VerificationOutput:
     """Open the artifact as users do, and compare its outputs; raises ReloadCheckFailed."""
     artifact = describe_folder(spec.artifact.path, own_artifact=True, discovered=spec.artifact.discovered)
     description, checked = _CHECKS[artifact.task](artifact, spec, context)

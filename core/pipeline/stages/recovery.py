@@ -20,6 +20,7 @@ from core.engine.resume.fingerprint import versions
 from core.methods.registry import get_method
 from core.pipeline.messages import LanguageSpec, ModelSource
 from core.pipeline.reports.report import RecoveryReport
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.inputs import (
     compared_sets,
     open_place,
@@ -28,9 +29,8 @@ from core.pipeline.stages.inputs import (
     training_set,
     windows_of,
 )
-from core.pipeline.stages.recover.spec import RecoverSpec, RecoveryOutput
+from core.pipeline.stages.pruning_spec import RecoverSpec, RecoveryOutput
 from core.pipeline.stages.report import described_source, loss_curve, loss_stride, mean_loss
-from core.pipeline.stages.run import StageContext
 from core.progress import PartialProgress, Progress
 from secateur_wire.errors import TooLittleText
 
@@ -40,7 +40,7 @@ _HOLDOUT_SEQUENCES = 8
 """Largest number of hold-out sequences of a stage's text: the model is measured on them, not trained."""
 
 
-def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
+def recover_model(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
     """Train the pruned model, write the result and measure it.
 
     Raises WorkStopped if it is asked to stop, after the current step is saved.

@@ -8,7 +8,9 @@ from core.methods.sensitivity import SensitivityPass
 from core.pipeline.messages import PruneOutput
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.reports.report import EngineSettings, Report
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.inputs import open_place, token_sets
+from core.pipeline.stages.pruning_spec import SensitivitySpec
 from core.pipeline.stages.report import (
     NO_MODEL,
     described_texts,
@@ -17,12 +19,10 @@ from core.pipeline.stages.report import (
     versions,
     write_sensitivity,
 )
-from core.pipeline.stages.run import StageContext
-from core.pipeline.stages.sensitivity.spec import SensitivitySpec
 from core.progress import PartialProgress
 
 
-def run(spec: SensitivitySpec, context: StageContext) -> PruneOutput:
+def measure_sensitivity(spec: SensitivitySpec, context: StageContext) -> PruneOutput:
     """Measure a language model's sensitivity: return metrics and report, and write figures and chart.
 
     Figures and chart go to the artifact's folder. Raises WorkStopped if it is asked to stop, after the current layer is

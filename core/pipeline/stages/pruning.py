@@ -1,6 +1,6 @@
-"""Pruning of a language model: open it, prune it, evaluate it and write the checkpoint."""
+"""Pruning and quantisation of a language model: open it, change it, measure it and write the checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from core.engine.architectures.cache_size import cache_bytes
+from core.engine.architectures.describe import in_dtype
 from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.structure import ModelStructure
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts.report import LAYER, unit_rows
 from core.engine.datasets.token_windows import EvaluationSet
 from core.engine.datasets.window_losses import WindowLosses
+from core.engine.evaluation.bits_per_byte import bits_per_byte
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import backend_of
@@ -21,27 +23,75 @@ from core.engine.models.casting import cast_figures, folder_as_stored
 from core.engine.models.folder import ModelFolder
 from core.engine.models.micro_batches import run_within_memory
 from core.engine.models.tensors import DTYPES
-from core.engine.pruning.results import PruneResult
+from core.engine.options.patterns import UNSTRUCTURED
+from core.engine.pruning.results import LayerRow, PerplexityPair, PruneResult, UnitRow
 from core.engine.pruning.streams.measure import measure
+from core.engine.quantization.settings import reads_inputs, resolve_quantization, stored_bits
 from core.engine.removals.run import LanguagePass
 from core.engine.resume.fingerprint import tensors_sha256
+from core.methods.registry import METHODS
 from core.pipeline.dense_measurements import dense_figures, releases
 from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.reports.alternatives import alternatives_measured_in, name_of_copy
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.model_card import SHAPE_CHART, WORTH_TABLE
-from core.pipeline.reports.report import ARTIFACT, EngineSettings, PeakMemory, Report, Rounded, Rounding
+from core.pipeline.reports.report import (
+    ARTIFACT,
+    EngineSettings,
+    PeakMemory,
+    QuantizationReport,
+    Report,
+    Rounded,
+    Rounding,
+)
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.inputs import TokenSets, open_place, spans_of, token_sets, windows_of
-from core.pipeline.stages.prune.spec import PruneSpec
-from core.pipeline.stages.quantised import perplexity_of, quantised
+from core.pipeline.stages.pruning_spec import PruneSpec, QuantizeSpec
 from core.pipeline.stages.report import described_texts, reported_model, versions
-from core.pipeline.stages.run import StageContext
 from core.progress import PartialProgress, Progress
-from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity
+from secateur_wire.metrics import Metrics, Parameters, Perplexity, Sizes, Sparsity
 
 
-def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
+def perplexity_of(pair: PerplexityPair, text: EvaluationSet, dense: ModelDescription) -> Perplexity:
+    """Return the perplexity and the bits per byte on a text, by the windows of the dense model."""
+    figures = Perplexity(
+        dense=pair.dense,
+        pruned=pair.pruned,
+        ratio=pair.pruned / pair.dense,
+        ratio_stderr=pair.ratio_stderr,
+        sequence_length=text.windows.shape[1],
+        chance=dense.vocabulary_size,
+    )
+    figures.bits_per_byte = bits_per_byte(
+        figures, tokens=text.predicted, text_bytes=text.text_bytes, stderr=pair.bits_ratio_stderr
+    )
+    return figures
+
+
+def quantised(
+    recipe: Recipe, description: ModelDescription, layers: Iterable[LayerRow | UnitRow]
+) -> QuantizationReport:
+    """Return the report's section on a pass that quantised the linear layers of a model's blocks."""
+    chosen = recipe.output.quantization
+    assert chosen is not None and chosen.rounding is not None
+    weights = sum(each.numel for each in description.linears)
+    rows = [each for each in layers if isinstance(each, LayerRow)]
+    errors = [each.reconstruction_error for each in rows if each.reconstruction_error is not None]
+    return QuantizationReport(
+        scheme=chosen.scheme,
+        group_size=chosen.group_size,
+        rounding=chosen.rounding,
+        layers=len(description.linears),
+        weights=weights,
+        bits_per_weight=stored_bits(description, chosen) / weights,
+        reconstruction_error=sum(errors) / len(errors) if errors else None,
+    )
+
+
+def prune(spec: PruneSpec, context: StageContext) -> PruneOutput:
     """Prune a language model, measure it and write it.
 
     Raises WorkStopped if it is asked to stop, after the current block is saved.
@@ -265,3 +315,72 @@ class _PruningProgress(PartialProgress):
     def stage(self, name: str) -> None:
         if name != "evaluate" or self._is_last:
             self.outer.stage(name)
+
+
+def quantize(spec: QuantizeSpec, context: StageContext) -> PruneOutput:
+    """Round the weights of the pruned or trained model, write the artifact and measure it.
+
+    Raises WorkStopped if it is asked to stop, after the current block is saved.
+    """
+    source = spec.pruned if spec.recipe.recovery is None else spec.trained
+    folder, dense = open_place(spec.place_of(source)), open_place(spec.source)
+    tokens, measured = token_sets(spec, dense), folder
+    if dense.description.dtype != folder.description.dtype:  # measured as the pass before measured it
+        measured = replace(folder, description=in_dtype(folder.description, dense.description.dtype))
+    known = {
+        each.name: MeasuredPerplexity(each.values["perplexity"], each.window_losses)
+        for each in spec.dense
+        if each.kind == "perplexity"
+    }
+    chosen = spec.recipe.output.quantization
+    assert chosen is not None
+    resolve_quantization(chosen, folder.description, (), is_calibrated=True)  # the widths that are left
+    calibration = tokens.calibration if reads_inputs(chosen) else None
+    nothing = next(each for each in METHODS.values() if each.only_stores)
+    request = ResolvedRequest(nothing.id, UNSTRUCTURED.text, None, nothing.parameters(), folder.description.layout)
+    work = spec.work / "quantize"
+    work.mkdir(exist_ok=True)
+    _, result = run_within_memory(
+        lambda: walk_for(
+            measured,
+            request,
+            stored=folder,
+            device=context.device,
+            quantization=chosen,
+            calibration=calibration,
+            evaluations=tokens.evaluations,
+            work=work,
+            previous=[each / "quantize" for each in spec.previous],
+            revision=f"{spec.source.revision} of {spec.job}",
+            activation_budget_bytes=spec.activation_budget_bytes,
+            progress=PartialProgress(context.progress, end=0.95),
+            dense_perplexity=known,
+            is_dense=False,
+            spans=spans_of(tokens.evaluation_sets),
+        ),
+        lambda walk: walk.run(),
+    )
+    size = write_checkpoint(
+        result.files,
+        result.unchanged,
+        source,
+        spec.artifact,
+        config=result.config,
+        discovered=folder.description.discovered,
+    )
+    given = dense.description if spec.reduced is None else open_place(spec.model).description
+    metrics = Metrics(
+        perplexity={
+            name: perplexity_of(pair, tokens.dense_sets[name], given) for name, pair in result.perplexity.items()
+        },
+        bytes=Sizes(artifact=size),
+    )
+    report = Report(
+        notes=result.notes,
+        quantization=quantised(spec.recipe, folder.description, result.layers),
+        peak_memory=context.peak_memory(),
+        window_losses={
+            ARTIFACT: {name: WindowLosses(losses=pair.pruned_losses) for name, pair in result.perplexity.items()}
+        },
+    )
+    return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))

@@ -23,14 +23,14 @@ from core.engine.removals.vocabulary.tokenizers.files import named_ids, template
 from core.engine.removals.vocabulary.tokenizers.tokenizer_file import TOKENIZER_FILE, read_tokenizer
 from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
 from core.engine.resume.kinds import VOCABULARY
-from core.engine.resume.store import Rejected, ResumeStore, Saved
+from core.engine.resume.store import ResumeStore
 from core.pipeline.messages import ModelSource, TextSource
 from core.pipeline.recipes.vocabulary import recipe_without_tokens
 from core.pipeline.reports.model_card import VOCABULARY_CHART
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.inputs import open_place
+from core.pipeline.stages.pruning_spec import VocabularyOutput, VocabularySpec
 from core.pipeline.stages.report import described_source
-from core.pipeline.stages.run import StageContext
-from core.pipeline.stages.vocabulary.spec import VocabularyOutput, VocabularySpec
 from core.progress import Progress
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import VocabularyChoice
@@ -50,7 +50,7 @@ class _Choice(BaseModel):
     lacking: list[str]
 
 
-def run(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
+def remove_tokens(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
     """Remove tokens from the job's model, and from a teacher whose hidden states are matched.
 
     Raises the kind of InvalidRequest that names what cannot be removed, UnusableModel for a tokenizer that fails.
@@ -99,10 +99,7 @@ def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) ->
     }
     same = fingerprint("vocabulary", facts, Runtime.of(context.device, DTYPES[description.dtype]))
     store = ResumeStore(spec.work, same, spec.previous)
-    saved = store.load(VOCABULARY)
-    if isinstance(saved, Rejected):
-        context.progress.log(saved.reason)
-    if isinstance(saved, Saved):
+    if (saved := store.resume(VOCABULARY, context.progress.log)) is not None:
         context.progress.log("the tokens that an earlier attempt chose stay")
         store.save(VOCABULARY, 0, {}, saved.state)
         return _Choice.model_validate(saved.state)

@@ -1,10 +1,11 @@
-"""Text that a model writes and that jobs calibrate or train on."""
+"""Tasks that make what a job or a registration reads: text that a model writes, imported and new models."""
 
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.engine.architectures.classifier_architecture import NetworkName
 from core.engine.datasets.chat.rendered import Frame
 from core.pipeline.messages import DeviceSpec, ModelPlace, Spec, TaskOutput
 from secateur_wire.datasets import LeftOut
@@ -51,3 +52,37 @@ class WrittenOutput(TaskOutput):
     characters: int
     tokens: int
     left_out: list[LeftOut] = Field(default_factory=list)
+
+
+class ImportGgufSpec(Spec):
+    """Spec of dequantising a GGUF file into a safetensors model folder."""
+
+    task: Literal["import_gguf"] = "import_gguf"
+    source: Path
+    target: Path
+
+
+class ImportedModelOutput(TaskOutput):
+    """Model folder that was converted from another format."""
+
+    parameters: int
+    architecture: str
+
+
+class NewNetworkSpec(Spec):
+    """Spec of writing a small classic network, untrained, as a model folder."""
+
+    task: Literal["new_network"] = "new_network"
+    network: NetworkName
+    classes: int
+    channels: int
+    image_size: int
+    hidden_sizes: list[int]
+    seed: int
+    target: Path
+
+
+class NewNetworkOutput(TaskOutput):
+    """Model folder that was created."""
+
+    parameters: int

@@ -5,7 +5,7 @@ chosen or removed. Where costs of parts decide the shape of each layer, they are
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,12 +14,20 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.device_kinds import CPU
+from core.engine.architectures.cache_size import cached_values_of_group
+from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.describe import stored_as
+from core.engine.architectures.description import ModelDescription, require_structure
+from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.latency import DenseLatency
+from core.engine.latency.costs import Latency, PartCosts
 from core.engine.latency.machine import machine_name
 from core.engine.latency.measure import measured_costs
-from core.engine.latency.model_widths import model_widths
+from core.engine.latency.model_widths import dense_shape, model_widths
 from core.engine.latency.registry import engine_info
+from core.engine.latency.variants import ModelShape
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import own_implementations
 from core.engine.models.tensors import DTYPES
@@ -30,11 +38,11 @@ from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
 from core.pipeline.plans import cut_for_device, make_plan
 from core.pipeline.reports.report import LatencySearch, TimedShape
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.inputs import open_place
-from core.pipeline.stages.run import StageContext
-from core.pipeline.stages.search.costs import memory_limit, time_limit
-from core.pipeline.stages.search.spec import SearchOutput, SearchSpec
+from core.pipeline.stages.search_spec import SearchOutput, SearchSpec
 from secateur_wire.errors import Conflict, InvalidTarget, LatencyTooNoisy, TargetUnreachable
+from secateur_wire.job_body import Target
 
 
 class Timing(NamedTuple):
@@ -44,7 +52,7 @@ class Timing(NamedTuple):
     dense_spread: float
 
 
-def search(
+def least_sparsity(
     sparsities: Sequence[float],
     target_ratio: float,
     time_at: Callable[[float], Timing],
@@ -94,7 +102,7 @@ def search(
     return LatencySearch(sparsity=sparsities[fast], spread=spread, steps=steps)
 
 
-def run(spec: SearchSpec, context: StageContext) -> SearchOutput:
+def search_target(spec: SearchSpec, context: StageContext) -> SearchOutput:
     """Search for the job's target, and report each shape when it is timed.
 
     Raises LatencyTooNoisy, TargetUnreachable, OutOfMemory.
@@ -122,7 +130,7 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
     """Return the sparsity for a job's `target.latency_ratio` or `target.decode_ratio`.
 
     A result that an earlier attempt saved under the same circumstances is returned without a search. Raises the errors
-    of `search`, and OutOfMemory if the dense and the pruned model do not both fit.
+    of `least_sparsity`, and OutOfMemory if the dense and the pruned model do not both fit.
     """
     folder, recipe = open_place(spec.source), spec.recipe
     removal, sequence_length = recipe.removal, recipe.timed_length
@@ -156,7 +164,7 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
             return Timing(latency["decode_pruned_ms"] / latency["decode_dense_ms"], latency["decode_dense_spread"])
 
         sparsities = removal.reachable(cut_for_device(device, recipe.request, description))
-        result = search(sparsities, target.limit, time_at, on_step, f"target.{target.kind}")
+        result = least_sparsity(sparsities, target.limit, time_at, on_step, f"target.{target.kind}")
     store.save(LATENCY, 0, {}, result.model_dump(mode="json"))
     return result
 
@@ -211,3 +219,88 @@ def random_model(
         )
     shaped: PreTrainedModel = model.eval()
     return shaped
+
+
+Offered = Mapping[KindName, Sequence[int]]
+"""Numbers of units that a layer may keep, by kind."""
+_KINDS = {kind.name: kind for kind in removed_kinds("kv_groups")}
+
+
+def time_limit(
+    target: Target, table: PartCosts, offered: Offered, dense: ModelDescription, source: ModelDescription
+) -> CostLimit:
+    """Return the limit of a ratio of times by a table of costs.
+
+    `dense` is the model that the ratio refers to; `source` is the one that is pruned, which may have fewer tokens.
+    Raises InvalidTarget where its layers differ in a part that stays.
+    """
+    block = model_widths(source).block
+    if "heads" not in offered and len({each.kv_groups for each in dense_shape(source)}) > 1:
+        raise InvalidTarget(
+            f"target.{target.kind}: layers of this model have different numbers of heads, which stay: use "
+            "parameters.attention 'kv_groups'",
+            param=f"target.{target.kind}",
+        )
+
+    def milliseconds(cost: Latency) -> float:
+        return cost.prefill_ms if target.latency_ratio is not None else cost.decode_ms
+
+    def of_kind(kind: KindName) -> Callable[[int], Latency]:
+        return table.ffn if _KINDS[kind].is_fine else table.attention
+
+    dense_ms = milliseconds(table.predict(ModelShape(dense_shape(dense), dense.vocabulary_size)))
+    workload = table.workload
+    return CostLimit(
+        target=target.kind,
+        is_ratio=True,
+        basis=f"the costs of parts in {workload.engine} ({workload.type})",
+        limit=target.limit * dense_ms,
+        dense=dense_ms,
+        fixed=milliseconds(table.vocabulary(source.vocabulary_size)) + milliseconds(table.rest),
+        layer=sum(
+            milliseconds(of_kind(kind)(size))
+            for kind, size in (("heads", block.kv_groups), ("channels", block.ffn_width))
+            if kind not in offered
+        ),
+        units={
+            kind: {number: milliseconds(of_kind(kind)(number)) for number in numbers}
+            for kind, numbers in offered.items()
+        },
+    )
+
+
+def memory_limit(target: Target, offered: Offered, source: ModelDescription, tokens: int) -> CostLimit:
+    """Return the limit of the bytes of weights, and of the cache of so many tokens, of a model that is pruned.
+
+    Raises InvalidTarget where its layers differ, and UnsupportedArchitecture where the cache is not known.
+    """
+    structure, weight = require_structure(source), WEIGHT_BYTES[source.dtype]
+    if not structure.is_alike:
+        raise InvalidTarget(
+            f"target.{target.kind}: the layers of this model have different shapes already: use target.bytes",
+            param=f"target.{target.kind}",
+        )
+    shape = structure.layers[0]
+    cached = {"heads": cached_values_of_group(structure) * tokens}
+    units = {
+        kind: {
+            number: weight * number * (_KINDS[kind].parameters(structure, 0) + cached.get(kind, 0))
+            for number in numbers
+        }
+        for kind, numbers in offered.items()
+    }
+    going = sum(_KINDS[kind].all_parameters(structure, 0) for kind in offered)
+    staying = {"heads": shape.sizes["kv_heads"]} if "heads" not in offered else {}
+    layer = weight * (shape.parameters - going + sum(cached[kind] * number for kind, number in staying.items()))
+    fixed = float(source.bytes - weight * structure.parameters)
+    most = {kind: max(each.values()) for kind, each in units.items()}
+    return CostLimit(
+        target=target.kind,
+        is_ratio=False,
+        basis=f"the bytes of weights and of a cache of {tokens:,} tokens",
+        limit=target.limit,
+        dense=fixed + len(structure.layers) * (layer + sum(most.values())),
+        fixed=fixed,
+        layer=layer,
+        units=units,
+    )
