@@ -33,7 +33,7 @@ LOADED = (
     "api.app",
     "core.engine.evaluation.zero_shot",
     "core.engine.recovery.adapters",
-    "core.pipeline.reports.shape_chart",
+    "core.pipeline.reports.charts",
     "core.pipeline.stages.classifier",
     "core.pipeline.stages.pruning",
     "fastapi.testclient",

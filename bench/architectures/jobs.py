@@ -21,7 +21,7 @@ from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.removals.experts.counts import expert_sparsities
 from core.engine.resume.store import ResumeStore
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from tests.families import ROWS

@@ -35,7 +35,7 @@ from core.methods.frontier.layer_search import least_costly
 from core.methods.frontier.run_costs import RunCosts
 from core.methods.frontier.structured import StructuredFrontier
 from core.methods.frontier.trials import divergence
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from secateur_wire.errors import InvalidParameters, TargetUnreachable
 from tests.engine.apart import Apart
 from tests.engine.pruning.test_structured import edit

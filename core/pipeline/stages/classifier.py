@@ -36,8 +36,8 @@ from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.dense_measurements import DenseMeasurements, dense_figures, releases
 from core.pipeline.messages import ClassifierSpec, ImageSource, PruneOutput
-from core.pipeline.reports.alternatives import NARROW_CLASSIFIER, alternatives_to_pruning
 from core.pipeline.reports.dense_figures import Facts
+from core.pipeline.reports.equal_bytes import NARROW_CLASSIFIER, alternatives_to_pruning
 from core.pipeline.reports.report import (
     EngineSettings,
     MethodFigures,

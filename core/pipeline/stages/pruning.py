@@ -32,11 +32,11 @@ from core.engine.resume.fingerprint import tensors_sha256
 from core.methods.registry import METHODS
 from core.pipeline.dense_measurements import dense_figures, releases
 from core.pipeline.messages import PruneOutput
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import ResolvedRequest
-from core.pipeline.reports.alternatives import alternatives_measured_in, name_of_copy
 from core.pipeline.reports.dense_figures import Facts
+from core.pipeline.reports.equal_bytes import alternatives_measured_in, name_of_copy
 from core.pipeline.reports.model_card import SHAPE_CHART, WORTH_TABLE
 from core.pipeline.reports.report import (
     ARTIFACT,
@@ -298,7 +298,7 @@ def _draw_shapes(report: Report, spec: PruneSpec) -> None:
     """Draw what each layer keeps, as a file of the artifact, if heads, channels or layers were removed."""
     if not unit_rows(report.layers):
         return
-    from core.pipeline.reports.shape_chart import shape_chart  # slow to load, and only these jobs need it
+    from core.pipeline.reports.charts import shape_chart  # slow to load, and only these jobs need it
 
     spec.artifact.mkdir(parents=True, exist_ok=True)
     title = f"Layers of {spec.recipe.model} after {spec.recipe.method}"

@@ -196,7 +196,7 @@ def _notes(vocabulary: VocabularyReport) -> Iterable[str]:
 
 
 def _draw(vocabulary: VocabularyReport, spec: VocabularySpec) -> None:
-    from core.pipeline.reports.vocabulary_chart import vocabulary_chart  # slow to load, and only these jobs need it
+    from core.pipeline.reports.charts import vocabulary_chart  # slow to load, and only these jobs need it
 
     spec.artifact.mkdir(parents=True, exist_ok=True)
     title = f"Vocabulary of {spec.recipe.model}"

@@ -8,11 +8,10 @@ import pytest
 
 from core.measurements.measurement import Measurement
 from core.pipeline.reports import verdict as verdicts
-from core.pipeline.reports.answer_verdict import KL_BANDS, LENGTH_BANDS
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.source_card import NO_FACTS, SourceFacts, facts_of_card
-from core.pipeline.reports.verdict import is_near_chance, verdict_on
+from core.pipeline.reports.verdict import KL_BANDS, LENGTH_BANDS, is_near_chance, verdict_on
 from secateur_wire.metrics import Metrics
 from tests.answers import compared
 from tests.recipes import recipe_of

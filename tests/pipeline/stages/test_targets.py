@@ -24,8 +24,7 @@ from core.engine.latency.variants import BlockVariant, ModelShape
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.removals.run import language_run
 from core.pipeline.messages import ModelSource
-from core.pipeline.passes import walk_for
-from core.pipeline.plans import make_plan
+from core.pipeline.plans import make_plan, walk_for
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target

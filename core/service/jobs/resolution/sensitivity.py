@@ -9,7 +9,7 @@ from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.engine.removals.weights.options import LayerSelection, prunable_linears, selection_of
 from core.methods.registry import get_method, parse_parameters
-from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.recipe import Output
 from core.pipeline.reports.report import Report
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
