@@ -13,9 +13,8 @@ from pydantic import BaseModel, JsonValue
 
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.reports.model_card import model_card
+from core.pipeline.reports.model_card import model_card, sensitivity_card
 from core.pipeline.reports.report import Report
-from core.pipeline.reports.sensitivity_card import sensitivity_card
 from core.pipeline.reports.source_card import CARD, NO_FACTS, SourceFacts
 from core.signing import sign
 from core.storage import MANIFEST
