@@ -163,7 +163,8 @@ def card(source: SourceFacts = NO_FACTS, **latency: Any) -> str:
 def test_what_was_not_measured_has_no_row_on_the_card(unknown: str) -> None:
     known = {"parameters": {"dense": 1000, "nonzero": 800}, "bytes": {"dense": 2000, "artifact": 1600}}
     del known[unknown]
-    shown = model_card(recipe_of("wanda"), Report.model_validate({"metrics": known}))
+    share = {"prunable": 0.3, "model": 0.2}
+    shown = model_card(recipe_of("wanda"), Report.model_validate({"metrics": {"sparsity": share, **known}}))
     assert ("parameters not zero" in shown, "bytes of weights" in shown) == ("parameters" in known, "bytes" in known)
 
 
