@@ -30,7 +30,7 @@ from bench.claims.networks import (
     trained,
 )
 from bench.claims.record import Record
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.subset import draw_images
 from core.engine.evaluation.flops import count_flops

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from bench.cells import CACHE, own_release
 from bench.claims.data import Split, digits
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.accuracy import measure_accuracy
 from core.engine.models.classifier import load_classifier, open_classifier

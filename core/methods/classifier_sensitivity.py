@@ -7,11 +7,11 @@ from functools import partial
 import torch
 
 from core.counting import counted
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.image_set import ImageSet
+from core.engine.options.axes import SensitivityOptions
 from core.engine.options.patterns import parse_pattern
-from core.engine.options.sensitivity import SensitivityOptions
-from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
+from core.engine.options.sensitivity import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.network import Network, loss_and_accuracy

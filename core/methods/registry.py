@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.methods.descriptions import classifiers, frontier, structured, unpruned, zeros
 from core.methods.method_info import MethodInfo
 from core.validation import message_of, nearest_hint

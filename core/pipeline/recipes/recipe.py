@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationErro
 
 from core.engine.cuts.removal import Removal
 from core.engine.exporters.registry import ADDED, OFFERED
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.quantization.registry import ROUNDINGS
 from core.engine.quantization.settings import reads_inputs
 from core.engine.recovery.registry import RECOVERIES

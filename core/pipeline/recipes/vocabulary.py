@@ -9,8 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
-from core.engine.architectures.describe import Description, stored_as
+from core.engine.architectures.description import CLASSIFICATION, Description, stored_as
 from core.engine.exporters.registry import ADDED
 from core.engine.quantization.settings import divisor_for
 from core.engine.removals.vocabulary.counts import tokens_left

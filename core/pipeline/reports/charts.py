@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter
 
 from core.engine.cuts.report import LAYER, SharePanel, unit_rows
-from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve
+from core.engine.options.sensitivity import Sensitivity, SensitivityCurve
 from core.pipeline.reports.report import Report
 from secateur_wire.reports import VocabularyReport
 

@@ -8,8 +8,7 @@ from math import log, sqrt
 from statistics import fmean, stdev
 from typing import Any, Final
 
-from core.engine.architectures.describe import Description, stored_as
-from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.description import Description, ModelDescription, stored_as
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.perplexity_ratio import FEWEST_WINDOWS
 from core.engine.exporters.registry import ADDED

@@ -7,19 +7,18 @@ from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
+from core.engine.architectures.description import CLASSIFICATION
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.cuts.report import unit_rows
 from core.engine.exporters.registry import ADDED, OFFERED
-from core.engine.options.latency_budget import latency_noise
-from core.engine.options.sensitivity_curves import Sensitivity, SensitivityPoint
+from core.engine.options.sensitivity import Sensitivity, SensitivityPoint
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.report import Report, Verification
 from core.pipeline.reports.source_card import NO_FACTS, SourceFacts
 from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.equal_bytes import in_words
-from secateur_wire.metrics import NOT_WELL, Metrics, Sizes, Sparsity, Timing, is_noisy, with_noise
+from secateur_wire.metrics import NOT_WELL, Metrics, Sizes, Sparsity, Timing, is_noisy, latency_noise, with_noise
 
 SHAPE_CHART: Final = "layers.svg"
 """File of an artifact with a picture of what each layer of a smaller model keeps."""

@@ -9,8 +9,8 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from core.engine.architectures.classifier_architecture import USUAL_SIDE, ClassifierDescription
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.description import USUAL_SIDE, ClassifierDescription
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.image_cache import ImageFiles, ImageSelection, open_images
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.preprocessing import read_preprocessing
@@ -23,14 +23,13 @@ from core.engine.exporters.registry import EXPORTERS
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.models.tensors import DTYPES
 from core.engine.options.patterns import parse_pattern
-from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.options.sensitivity import Sensitivity
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weight_of, weights_of
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery
 from core.engine.removals.weights.options import prunable_linears, selection_of
-from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
-from core.engine.resume.store import JsonObject, ResumeStore
+from core.engine.resume.store import JsonObject, ResumeStore, Runtime, fingerprint, tensors_sha256
 from core.methods.classifier_sensitivity import classifier_sensitivity
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method, parse_parameters

@@ -7,10 +7,8 @@ from typing import Any
 
 import torch
 
-from core.engine.architectures.cache_size import cache_bytes
-from core.engine.architectures.describe import in_dtype
-from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.structure import ModelStructure
+from core.engine.architectures.description import ModelDescription, in_dtype, require_structure
+from core.engine.architectures.structure import ModelStructure, cache_bytes
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts.report import LAYER, unit_rows
 from core.engine.datasets.token_windows import EvaluationSet
@@ -28,7 +26,7 @@ from core.engine.pruning.results import LayerRow, PerplexityPair, PruneResult, U
 from core.engine.pruning.streams.measure import measure
 from core.engine.quantization.settings import reads_inputs, resolve_quantization, stored_bits
 from core.engine.removals.run import LanguagePass
-from core.engine.resume.fingerprint import tensors_sha256
+from core.engine.resume.store import tensors_sha256
 from core.methods.registry import METHODS
 from core.pipeline.dense_measurements import dense_figures, releases
 from core.pipeline.messages import PruneOutput

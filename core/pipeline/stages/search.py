@@ -14,12 +14,10 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.device_kinds import CPU
-from core.engine.architectures.cache_size import cached_values_of_group
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.describe import stored_as
-from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.unit_kind import KindName
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.description import ModelDescription, require_structure, stored_as
+from core.engine.architectures.structure import cached_values_of_group
+from core.engine.architectures.unit_counts import CostLimit
+from core.engine.architectures.units import KindName, removed_kinds
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.latency import DenseLatency
 from core.engine.latency.costs import Latency, PartCosts
@@ -33,9 +31,8 @@ from core.engine.models.loading import own_implementations
 from core.engine.models.tensors import DTYPES
 from core.engine.pruning.plan import model_facts
 from core.engine.removals.run import language_run
-from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
-from core.engine.resume.store import ResumeStore, Saved
+from core.engine.resume.store import ResumeStore, Runtime, Saved, fingerprint
 from core.pipeline.plans import cut_for_device, make_plan
 from core.pipeline.reports.report import LatencySearch, TimedShape
 from core.pipeline.stages.context import StageContext

@@ -25,9 +25,8 @@ from core.engine.models.own_text import ConversationWriter, DocumentWriter, Writ
 from core.engine.models.precision import writing_dtype
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.models.tensors import DTYPES
-from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
 from core.engine.resume.kinds import TEXT
-from core.engine.resume.store import ResumeStore
+from core.engine.resume.store import ResumeStore, Runtime, file_sha256, fingerprint
 from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.inputs import open_place
 from core.pipeline.stages.sources_spec import (

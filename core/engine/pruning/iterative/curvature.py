@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
-from core.engine.options.iteration import Curvature
+from core.engine.options.axes import Curvature
 from core.engine.pruning.layer_matrix import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix
 from core.engine.pruning.network import Network
 

@@ -6,9 +6,9 @@ All other layers stay dense, and nothing is retrained (Han 2015, figure 6; Li 20
 from collections.abc import Callable, Mapping, Sequence
 
 from core.counting import counted
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.image_set import ImageSet
-from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.options.sensitivity import LayerCosts, allocate
 from core.engine.pruning.network import Network, loss_and_accuracy
 from secateur_wire.errors import InvalidSparsity
 
@@ -45,7 +45,7 @@ def rates_from_curves(
 ) -> dict[str, float]:
     """Return a rate for each layer, by name, that together remove `sparsity` of the layers' weights.
 
-    The last weight removed costs the same in each layer, see `core.engine.options.water_filling`. Raises
+    The last weight removed costs the same in each layer, see `core.engine.options.sensitivity`. Raises
     InvalidSparsity above the highest rate of the scan: nothing is known beyond it.
     """
     highest = max(rate for curve in curves.values() for rate, _, _ in curve)

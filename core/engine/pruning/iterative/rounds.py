@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
-from core.engine.options.iteration import IterationOptions
+from core.engine.options.axes import IterationOptions
 from core.engine.pruning.iterative.retraining import retrain_between
 from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
