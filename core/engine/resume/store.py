@@ -27,7 +27,7 @@ from core.engine.resume.kinds import FOLDER, STATE, Kind
 
 VERSIONS = ("torch", "transformers", "accelerate", "peft")
 """Packages whose arithmetic affects a stage's numbers."""
-RECORD_VERSION = 3
+RECORD_VERSION = 4
 """Version of the saved records. It rises when a stage changes a saved name or meaning; older attempts then start over.
 """
 

@@ -24,13 +24,13 @@ from core.engine.models.classifier import ClassifierFolder, load_classifier, ope
 from core.engine.models.tensors import DTYPES
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import Sensitivity
-from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weight_of, weights_of
+from core.engine.pruning.retraining import retrain
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery
 from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.engine.resume.store import JsonObject, ResumeStore, Runtime, fingerprint, tensors_sha256
-from core.methods.classifier_sensitivity import classifier_sensitivity
+from core.methods.classifiers.sensitivity import classifier_sensitivity
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.dense_measurements import DenseMeasurements, dense_figures, releases

@@ -1,4 +1,4 @@
-"""Training of a classifier with pruned weights kept at zero: between the cuts of iterative methods, and as recovery."""
+"""Training of a classifier with its zeros kept, as recovery and between cuts, and the saved rounds of such methods."""
 
 from collections.abc import Mapping
 
@@ -7,15 +7,19 @@ from torch import nn
 
 from core.engine.datasets.image_set import ImageSet
 from core.engine.models.accelerator import backend_of
+from core.engine.models.classifier import COUNTERS
+from core.engine.models.reshaping import reshape_modules
 from core.engine.pruning.network import Network, weights_of
 from core.engine.recovery.implementations import classifier_recovery
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import ZeroPattern
-from core.engine.resume.store import ResumeStore
+from core.engine.resume.kinds import ROUND
+from core.engine.resume.store import ResumeStore, Saved
 from core.progress import PartialProgress, Progress
 
 LEARNING_RATE = 1e-3
+_MODEL = "model"
 
 
 def retrain(
@@ -85,3 +89,27 @@ class _Retraining(PartialProgress):
 
     def metric(self, name: str, step: int, value: float) -> None:
         self.outer.metric(self._metric, self._steps_before + step, value)
+
+
+def save_round(network: Network, number: int) -> None:
+    """Save the model, its figures and its notes after a round; without a store, do nothing."""
+    if network.store is None:
+        return
+    tensors = {name: each for name, each in network.model.state_dict().items() if not name.endswith(COUNTERS)}
+    groups = {name: each.groups for name, each in network.model.named_modules() if isinstance(each, nn.Conv2d)}
+    state = {"groups": groups, "figures": network.figures, "notes": network.notes}
+    network.store.save(ROUND, number, {_MODEL: tensors}, state)
+
+
+def restore_round(network: Network) -> int | None:
+    """Restore model, figures and notes of the newest saved round and return its number; None if there is none."""
+    saved = None if network.store is None else network.store.load(ROUND)
+    if not isinstance(saved, Saved):
+        return None
+    tensors = saved.read(_MODEL)
+    reshape_modules(network.model, tensors, saved.state["groups"])
+    network.model.load_state_dict(tensors, strict=False)
+    network.figures.update(saved.state["figures"])
+    network.notes[:] = saved.state["notes"]
+    network.progress.log(f"continuing after round {saved.position}")
+    return saved.position

@@ -13,22 +13,14 @@ from torch import Tensor
 
 from core.counting import counted
 from core.engine.options.axes import IterationOptions
-from core.engine.pruning.iterative.retraining import retrain_between
-from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.masks import lowest
 from core.engine.pruning.network import Network
+from core.engine.pruning.retraining import restore_round, retrain_between, save_round
 from core.engine.pruning.schedule import cubic
 
 ROUNDS = "rounds"
 """Key of the figures with a row for each round."""
-
-
-def cumulative_share(done: int, parameters: IterationOptions) -> float:
-    """Return the share of the removal after `done` rounds, exactly 1 after the last."""
-    if parameters.growth == "cubic":
-        return cubic(done, parameters.rounds, warm_up=0, cool_down=0)
-    return done / parameters.rounds
 
 
 def prune_in_rounds(
@@ -42,26 +34,29 @@ def prune_in_rounds(
 ) -> None:
     """Prune and retrain in rounds, and save each; a run with saved rounds continues after the last.
 
-    `cut` is called with the share of the removal to reach, and returns figures. `prepare` is called once, before the
-    first round. `training` is a context for the retraining and yields figures too. They can read their earlier figures
-    in `network.figures`.
+    `cut` is called with the share of the removal to reach, exactly 1 in the last round, and returns figures. `prepare`
+    is called once, before the first round. `training` is a context for the retraining and yields figures too. They can
+    read their earlier figures in `network.figures`.
 
     Raises WorkStopped when the job is stopped; the finished rounds are saved.
     """
-    done = resume(network)
+    done = restore_round(network)
     if done is None:
         prepare()
-        save(network, 0)
+        save_round(network, 0)
     for number in counted(range((done or 0) + 1, parameters.rounds + 1), "rounds of pruning"):
         network.progress.raise_if_stopped()
-        row = {"round": number, **cut(cumulative_share(number, parameters))}
+        share = number / parameters.rounds
+        if parameters.growth == "cubic":
+            share = cubic(number, parameters.rounds, warm_up=0, cool_down=0)
+        row = {"round": number, **cut(share)}
         with training() as figures:
             losses = train(network, parameters, parameters.retrain_steps, seed + number)
         row |= figures
         if losses:
             row |= {"first_training_loss": losses[0], "last_training_loss": losses[-1]}
         network.figures.setdefault(ROUNDS, []).append(row)
-        save(network, number)
+        save_round(network, number)
         network.progress.advance(number / parameters.rounds)
 
 
@@ -76,21 +71,6 @@ def train(network: Network, parameters: IterationOptions, steps: int, seed: int)
         metric="training_loss",
         done=len(network.figures.get(ROUNDS, [])) * parameters.retrain_steps,
     )
-
-
-def resume(network: Network) -> int | None:
-    """Restore model and figures of the newest saved round and return its number; None if there is none."""
-    saved = restore_round(network)
-    if saved is None:
-        return None
-    number, state = saved
-    network.figures.update(state["figures"])
-    network.notes[:] = state["notes"]
-    return number
-
-
-def save(network: Network, number: int) -> None:
-    save_round(network, number, {"figures": network.figures, "notes": network.notes})
 
 
 def matrices(network: Network) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Second derivatives of a classifier's loss in its weights, from derivatives of single images.
+"""Optimal Brain Damage (LeCun, Denker & Solla 1989, NIPS 2), and the second derivatives of a classifier's loss.
 
 The loss C of an image depends on the weights w through the logits z. With J = ∂z/∂w its Hessian is JᵀHJ, where H is the
 Hessian of C in z, plus a term that vanishes where the fit is good and is left out (Gauss–Newton). For softmax p and
@@ -11,46 +11,78 @@ of every single image in the layer's weight. Shapes are those of `core.engine.pr
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
+from core.engine.datasets.subset import draw_images
+from core.engine.models.hooks import removed_after
 from core.engine.options.axes import Curvature
 from core.engine.pruning.layer_matrix import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix
-from core.engine.pruning.network import Network
+from core.engine.pruning.network import Network, mean_loss
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.methods.classifiers.rounds import matrices, prunable_weights, prune_in_rounds, zero_lowest
+from core.methods.descriptions.classifiers import OBDParameters
 
-Result = TypeVar("Result")
 _Use = tuple[str, Tensor, Tensor]
 """Name of a layer, its inputs and its outputs."""
+_Pairs = Mapping[str, Sequence[tuple[Tensor, Tensor]]]
+"""Inputs of each use of a layer and the gradients in its outputs, by the layer's name."""
 
 
-class Trace:
-    """Recorder of the layers' inputs and outputs in forward passes inside the context, in order of execution."""
+class OBD(ClassifierMethod):
+    """Saliency s_k = ½·h_kk·w_k²; the lowest of the entire network are deleted first. Each round computes h_kk anew.
 
-    def __init__(self, layers: Mapping[str, Layer]) -> None:
-        self._layers = layers
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self.uses: list[_Use] = []
+    `curvature` decides how h_kk is computed. The figures of each round hold the predicted increase of the loss, which
+    is the sum of the saliencies, and the measured one. Both are taken on the images that h_kk was computed from.
+    """
 
-    def __enter__(self) -> "Trace":
-        for name, layer in self._layers.items():
-            self._handles.append(layer.register_forward_hook(self._hook(name)))
-        return self
+    def __init__(self, parameters: OBDParameters) -> None:
+        self.parameters = parameters
 
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+    def prune(self, network: Network) -> None:
+        parameters = self.parameters
+        images = draw_images(network.calibration, parameters.curvature_images, parameters.seed)
+        total = round(network.sparsity * prunable_weights(network))
 
-    def _hook(self, name: str):  # type: ignore[no-untyped-def]
-        def hook(layer: nn.Module, arguments: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
-            self.uses.append((name, arguments[0].detach(), outputs))
+        def cut(share: float) -> dict[str, Any]:
+            h = mean_squares(network, images, parameters.curvature)
+            saliencies = {name: weight_OI.square() * h[name] / 2 for name, weight_OI in matrices(network).items()}
+            before = mean_loss(network, images)
+            count = round(share * total)
+            deleted = zero_lowest(network, saliencies, count)
+            predicted = sum(
+                float(saliencies[name][deleted_OI].sum(dtype=torch.float64)) for name, deleted_OI in deleted.items()
+            )
+            return {
+                "removed": count,
+                "deleted": sum(int(deleted_OI.sum()) for deleted_OI in deleted.values()),
+                "predicted_increase": predicted,
+                "measured_increase": mean_loss(network, images) - before,
+                "loss_before": before,
+            }
+
+        prune_in_rounds(network, parameters, parameters.seed, cut)
+
+
+@contextmanager
+def recorded(layers: Mapping[str, Layer]) -> Iterator[list[_Use]]:
+    """Record the layers' inputs and outputs in forward passes inside the context, in order of execution."""
+    uses: list[_Use] = []
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def record(layer: nn.Module, arguments: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
+            uses.append((name, arguments[0].detach(), outputs))
             return outputs.clone()  # later operations may write into the outputs
 
-        return hook
+        return record
+
+    with removed_after(layer.register_forward_hook(hook(name)) for name, layer in layers.items()):
+        yield uses
 
 
 def logit_vectors(curvature: Curvature, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
@@ -74,19 +106,11 @@ def mean_squares(network: Network, images: ImageSet, curvature: Curvature) -> di
         layer.name: torch.zeros(layer.out_features, layer.in_features, device=network.device)
         for layer in network.layers
     }
-
-    def add(uses: Sequence[_Use], gradients: Sequence[Tensor | None], count: int) -> None:
-        for name, pairs in _by_layer(uses, gradients).items():
+    size = min(network.batch_size, max(1, CHUNK // max(layer.numel for layer in network.layers)))
+    for uses, count in _gradients(network, images, curvature, size):
+        for name, pairs in uses.items():
             totals[name] += _summed_squares(name, layers[name], pairs, count)
-
-    for _ in _Passes(network, layers, images, curvature).results(images_at_once(network), add):
-        pass
     return {name: total / len(images) for name, total in totals.items()}
-
-
-def images_at_once(network: Network) -> int:
-    """Return the number of images whose gradients in the largest layer's weight are computed at a time."""
-    return min(network.batch_size, max(1, CHUNK // max(layer.numel for layer in network.layers)))
 
 
 def gradient_rows(network: Network, images: ImageSet, curvature: Curvature) -> Iterator[Tensor]:
@@ -96,66 +120,38 @@ def gradient_rows(network: Network, images: ImageSet, curvature: Curvature) -> I
     one.
     """
     layers = {layer.name: layer_of(network.model, layer.name) for layer in network.layers}
-    widths = sum(layer.numel for layer in network.layers)
-    size = min(network.batch_size, max(1, CHUNK // widths))
-
-    def rows(uses: Sequence[_Use], gradients: Sequence[Tensor | None], count: int) -> Tensor:
-        by_layer = _by_layer(uses, gradients)
+    size = min(network.batch_size, max(1, CHUNK // prunable_weights(network)))
+    for uses, count in _gradients(network, images, curvature, size):
         weights, biases = [], []
         for shape in network.layers:
-            layer, pairs = layers[shape.name], by_layer.get(shape.name, [])
+            layer, pairs = layers[shape.name], uses.get(shape.name, [])
             weights.append(_sample_gradients(shape.name, layer, pairs, count).flatten(1))
             if layer.bias is not None:
                 bias_BO = torch.zeros(count, shape.out_features, device=network.device)
                 for _, gradient in pairs:
                     bias_BO += output_rows(layer, gradient, count).sum(2).flatten(1)
                 biases.append(bias_BO)
-        return torch.cat([*weights, *biases], dim=1)
-
-    yield from _Passes(network, layers, images, curvature).results(size, rows)
+        yield torch.cat([*weights, *biases], dim=1)
 
 
-@dataclass(frozen=True)
-class _Passes:
-    """Forward and backward passes of images through a network, with some of its layers recorded."""
-
-    network: Network
-    layers: Mapping[str, Layer]
-    images: ImageSet
-    curvature: Curvature
-
-    def results(
-        self, size: int, use: Callable[[Sequence[_Use], Sequence[Tensor | None], int], Result]
-    ) -> Iterator[Result]:
-        """Yield the result of `use` per batch and vector, from the layers' uses, their outputs' gradients, and a count.
-
-        Batches have `size` images. No tensor of a batch or a vector is in memory when the next one is computed.
-        """
-        for numbers in counted(torch.arange(len(self.images)).split(size), "taking curvature from batches"):
-            yield from self._of_batch(numbers, use)
-
-    def _of_batch(
-        self, numbers: Tensor, use: Callable[[Sequence[_Use], Sequence[Tensor | None], int], Result]
-    ) -> Iterator[Result]:
-        pixels_BCHW = self.images.batch(numbers).to(self.network.device)
-        with torch.enable_grad(), Trace(self.layers) as trace:
-            logits_BK = self.network.logits(pixels_BCHW)
-        outputs = [output for _, _, output in trace.uses]
-        for vector_BK in logit_vectors(self.curvature, logits_BK, self.images.labels_N[numbers]):
-            yield use(
-                trace.uses,
-                torch.autograd.grad(logits_BK, outputs, vector_BK, retain_graph=True, allow_unused=True),
-                len(numbers),
-            )
-
-
-def _by_layer(uses: Sequence[_Use], gradients: Sequence[Tensor | None]) -> dict[str, list[tuple[Tensor, Tensor]]]:
-    """Return the inputs of each use and the gradients in its outputs, by layer, where the logits depend on it."""
-    captured: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for (name, inputs, _), gradient in zip(uses, gradients, strict=True):
-        if gradient is not None:
-            captured.setdefault(name, []).append((inputs, gradient))
-    return captured
+def _gradients(network: Network, images: ImageSet, curvature: Curvature, size: int) -> Iterator[tuple[_Pairs, int]]:
+    """Yield the layers' uses and the number of images, for each batch of `size` images and each of its vectors s."""
+    layers = {layer.name: layer_of(network.model, layer.name) for layer in network.layers}
+    for numbers in counted(torch.arange(len(images)).split(size), "taking curvature from batches"):
+        with torch.enable_grad(), recorded(layers) as uses:
+            logits_BK = network.logits(images.batch(numbers).to(network.device))
+        outputs = [each for _, _, each in uses]
+        for vector_BK in logit_vectors(curvature, logits_BK, images.labels_N[numbers]):
+            gradients = torch.autograd.grad(logits_BK, outputs, vector_BK, retain_graph=True, allow_unused=True)
+            pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
+            for (name, inputs, _), gradient in zip(uses, gradients, strict=True):
+                if gradient is not None:  # the logits depend on it
+                    pairs.setdefault(name, []).append((inputs, gradient))
+            yield pairs, len(numbers)
+            del gradients
+            for each in pairs.values():
+                each.clear()  # the caller refers to them, and they are as large as a batch's activations
+        del uses, outputs, logits_BK
 
 
 def _summed_squares(name: str, layer: Layer, pairs: Sequence[tuple[Tensor, Tensor]], images: int) -> Tensor:

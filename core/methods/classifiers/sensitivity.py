@@ -13,7 +13,6 @@ from core.engine.options.axes import SensitivityOptions
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
-from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.network import Network, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.resume.kinds import CURVES
@@ -21,6 +20,9 @@ from core.engine.resume.store import ResumeStore, Saved
 from core.methods.engine import build_classifier_method
 from core.methods.registry import parse_parameters
 from core.progress import Progress
+
+Curve = list[tuple[float, float, float]]
+"""Points of a curve: (rate, mean cross-entropy in nats, top-1 accuracy)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,31 @@ def classifier_sensitivity(
         store.save(CURVES, len(curves), {}, {"curves": [curve.model_dump() for curve in curves]})
         network.progress.advance(len(curves) / len(units))
     return SensitivityPoint(rate=0, sparsity=0, loss=dense_loss, accuracy=dense_accuracy), curves
+
+
+def layer_sensitivity_curves(
+    network: Network, images: ImageSet, rates: Sequence[float], prune_layer: Callable[[LinearShape, float], None]
+) -> dict[str, Curve]:
+    """Return the curve of each of the network's layers, by name: the loss against the rate at which it alone is pruned.
+
+    All other layers stay dense, and nothing is retrained (Han 2015, figure 6; Li 2016, section 3.2). `prune_layer`
+    prunes one layer of `network.model` to a rate, and changes nothing else; the layer is restored afterwards. Raises
+    WorkStopped between layers when the job is stopped.
+    """
+    curves: dict[str, Curve] = {}
+    for shape in counted(network.layers, "scanning layers"):
+        network.progress.raise_if_stopped()
+        layer = network.module(shape.name)
+        dense = {name: each.clone() for name, each in layer.state_dict().items()}
+        curves[shape.name] = []
+        for rate in rates:
+            try:
+                prune_layer(shape, rate)
+                curves[shape.name].append((rate, *loss_and_accuracy(network, images)))
+            finally:
+                layer.load_state_dict(dense)
+        network.progress.log(f"sensitivity of {shape.name} measured")
+    return curves
 
 
 def _layers(

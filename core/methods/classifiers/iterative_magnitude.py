@@ -3,24 +3,27 @@
 Learn which connections matter, cut the others, retrain those left, and repeat.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.subset import draw_images
 from core.engine.models.hooks import removed_after
-from core.engine.pruning.iterative.dead_neurons import remove_dead_neurons
-from core.engine.pruning.iterative.layer_scan import exact_counts, layer_sensitivity_curves, rates_from_curves
-from core.engine.pruning.iterative.rounds import matrices, prune_in_rounds, train
+from core.engine.options.sensitivity import LayerCosts, allocate
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.layerwise.classifier_pass import layer_rates
 from core.engine.pruning.masks import lowest_in_tensor
 from core.engine.pruning.network import Network, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.methods.classifiers.dead_neurons import remove_dead_neurons
+from core.methods.classifiers.rounds import matrices, prune_in_rounds, train
+from core.methods.classifiers.sensitivity import layer_sensitivity_curves
 from core.methods.descriptions.classifiers import IterativeMagnitudeParameters
+from secateur_wire.errors import InvalidSparsity
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
@@ -48,8 +51,7 @@ class IterativeMagnitude(ClassifierMethod):
                 )
                 train(network, parameters, parameters.retrain_steps, parameters.seed + parameters.rounds + 1)
             rates = self._rates(network)
-            total = round(sum(rates[shape.name] * shape.numel for shape in network.layers))
-            network.figures |= {"rates": rates, "removed": exact_counts(network.layers, rates, total)}
+            network.figures |= {"rates": rates, "removed": _exact_counts(network.layers, rates)}
 
         def cut(share: float) -> dict[str, Any]:
             before, _ = loss_and_accuracy(network, network.calibration)
@@ -64,8 +66,7 @@ class IterativeMagnitude(ClassifierMethod):
                 "accuracy_cut": accuracy,
             }
             if parameters.remove_dead_neurons:
-                dead = remove_dead_neurons(network)
-                row |= {"dead_neurons": dead.neurons, "weights_of_dead_neurons": dead.weights}
+                row |= remove_dead_neurons(network)
             if early is not None:
                 rewind(network, early)
             return row
@@ -85,26 +86,48 @@ class IterativeMagnitude(ClassifierMethod):
         return {name: each.clone() for name, each in network.model.state_dict().items()}
 
     def _rates(self, network: Network) -> dict[str, float]:
-        """Choose the rate of each layer by name; if layers are scanned, the curves are added to the figures."""
+        """Choose the rate of each layer by name; if layers are scanned, the curves are added to the figures.
+
+        By the scan, the last weight removed costs the same in each layer, see `core.engine.options.sensitivity`.
+        Raises InvalidSparsity above the highest rate of the scan: nothing is known beyond it.
+        """
         parameters = self.parameters
         if parameters.allocation != "sensitivity":
             return layer_rates(network.layers, parameters.allocation, network.sparsity)
         images = draw_images(network.calibration, parameters.scan_images, parameters.seed)
-        loss, accuracy = loss_and_accuracy(network, images)
+        dense_loss, dense_accuracy = loss_and_accuracy(network, images)
+        rates = sorted(set(parameters.scan_rates))
         curves = layer_sensitivity_curves(
-            network,
-            images,
-            sorted(set(parameters.scan_rates)),
-            lambda shape, rate: cut_layer(network, shape.name, round(rate * shape.numel)),
+            network, images, rates, lambda shape, rate: cut_layer(network, shape.name, round(rate * shape.numel))
         )
         network.figures["scan"] = {
-            "dense": {"loss": loss, "accuracy": accuracy},
+            "dense": {"loss": dense_loss, "accuracy": dense_accuracy},
             "layers": {
                 name: [{"rate": rate, "loss": loss, "accuracy": accuracy} for rate, loss, accuracy in curve]
                 for name, curve in curves.items()
             },
         }
-        return rates_from_curves(network.layers, curves, loss, network.sparsity)
+        if network.sparsity > rates[-1]:
+            raise InvalidSparsity(
+                f"sparsity {network.sparsity} is above the highest rate the layers are scanned at, {rates[-1]}: add a "
+                "higher one to parameters.scan_rates, or choose another allocation",
+                param="sparsity",
+            )
+        costs = [
+            LayerCosts(shape.name, shape.numel, rates, [loss - dense_loss for _, loss, _ in curves[shape.name]])
+            for shape in network.layers
+        ]
+        return {layer.name: rate for layer, rate in zip(costs, allocate(costs, network.sparsity), strict=True)}
+
+
+def _exact_counts(layers: Sequence[LinearShape], rates: Mapping[str, float]) -> dict[str, int]:
+    """Return the number of weights each layer loses, by name; largest remainders round the sum to the nearest one."""
+    shares = {shape.name: rates[shape.name] * shape.numel for shape in layers}
+    counts = {name: int(each) for name, each in shares.items()}
+    missing = round(sum(shares.values())) - sum(counts.values())
+    for name in sorted(shares, key=lambda name: counts[name] - shares[name])[:missing]:
+        counts[name] += 1
+    return counts
 
 
 def cut_layer(network: Network, name: str, count: int) -> None:
@@ -128,19 +151,21 @@ def rewind(network: Network, early: Mapping[str, Tensor]) -> None:
 def layers_before_dropout(network: Network) -> dict[str, str]:
     """Return the last prunable layer executed before each dropout module whose rate is above zero, by module name."""
     predecessors: dict[str, str] = {}
-    last: list[str] = []
+    layers, last = {shape.name for shape in network.layers}, list[str]()
 
-    def ran(name: str) -> Any:
-        return lambda *_: last.append(name)
+    def ran(name: str) -> Callable[..., None]:
+        def note(*_: object) -> None:
+            if name in layers:
+                last[:] = [name]
+            elif last:
+                predecessors[name] = last[0]
 
-    def dropped(name: str) -> Any:
-        return lambda *_: predecessors.update({name: last[-1]} if last else {})
+        return note
 
-    handles = [network.module(shape.name).register_forward_hook(ran(shape.name)) for shape in network.layers]
-    handles += [
-        module.register_forward_hook(dropped(name))
+    handles = [
+        module.register_forward_hook(ran(name))
         for name, module in network.model.named_modules()
-        if isinstance(module, _DROPOUTS) and module.p > 0
+        if name in layers or (isinstance(module, _DROPOUTS) and module.p > 0)
     ]
     with removed_after(handles):
         network.logits(network.calibration.batch([0]).to(network.device))
@@ -154,18 +179,13 @@ def scaled_dropout(network: Network, before: Mapping[str, str]) -> Iterator[dict
     C_io is the number of connections of the layer before the dropout, and C_ir the number that remains. The original
     rates are restored afterwards. `before` is the result of `layers_before_dropout`.
     """
-    original: dict[str, float] = {}
-    scaled: dict[str, float] = {}
+    modules: dict[str, Any] = {name: network.module(name) for name in before}
+    original = {name: module.p for name, module in modules.items()}
     for name, layer in before.items():
-        module = network.module(name)
-        assert isinstance(module, _DROPOUTS)
         weight = layer_of(network.model, layer).weight
-        original[name] = module.p
-        scaled[name] = module.p = module.p * float((weight != 0).sum() / weight.numel()) ** 0.5
+        modules[name].p *= float((weight != 0).sum() / weight.numel()) ** 0.5
     try:
-        yield scaled
+        yield {name: module.p for name, module in modules.items()}
     finally:
         for name, rate in original.items():
-            module = network.module(name)
-            assert isinstance(module, _DROPOUTS)
-            module.p = rate
+            modules[name].p = rate

@@ -6,42 +6,30 @@ constant, which is added to the biases of its readers; where that is impossible,
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core.engine.models.hooks import removed_after
-from core.engine.pruning.iterative.curvature import Trace
 from core.engine.pruning.layer_matrix import Layer, groups_of, input_rows, layer_of, output_rows, set_matrix, to_matrix
 from core.engine.pruning.network import Network
+from core.methods.classifiers.obd import recorded
 
 _IMAGES = 32
 """Number of images on which a neuron without gradient is a candidate, and on which outputs are compared."""
-_PROBED_AT_ONCE = 64
 _TOLERANCE = 1e-4
 """Largest change of the logits, relative to the largest, that another order of summation may cause."""
 
 
-@dataclass(frozen=True)
-class DeadNeurons:
-    """Neurons that became zero, and weights that were removed.
-
-    `neurons` counts neurons that have no weights of their own left, or that nothing reads. `weights` counts the weights
-    zeroed with them, in their own rows and in the columns that read them.
-    """
-
-    neurons: int
-    weights: int
-
-
 @torch.no_grad()
-def remove_dead_neurons(network: Network) -> DeadNeurons:
+def remove_dead_neurons(network: Network) -> dict[str, int]:
     """Zero the weights of dead neurons until none is left; one may leave another without inputs or readers.
 
-    Where the logits of some images would change, nothing is removed, and a note reports it.
+    Returns `dead_neurons`, those that have no weights of their own left, or that nothing reads, and
+    `weights_of_dead_neurons`, the weights zeroed with them, in their own rows and in the columns that read them. Where
+    the logits of some images would change, nothing is removed, and a note reports it.
     """
     layers = {shape.name: layer_of(network.model, shape.name) for shape in network.layers}
     pixels_BCHW = network.calibration.batch(range(min(_IMAGES, len(network.calibration)))).to(network.device)
@@ -56,7 +44,7 @@ def remove_dead_neurons(network: Network) -> DeadNeurons:
         network.notes.append("dead neurons were left: without them the logits would have changed")
         weights = 0
     neurons = sum(int((to_matrix(layer) == 0).all(dim=1).sum()) for layer in layers.values())
-    return DeadNeurons(neurons, weights)
+    return {"dead_neurons": neurons, "weights_of_dead_neurons": weights}
 
 
 @contextmanager
@@ -88,16 +76,15 @@ def _fold_constants(network: Network, layers: Mapping[str, Layer], pixels_BCHW: 
         silent_O = (to_matrix(layer) == 0).all(dim=1)
         sent_O = torch.zeros_like(silent_O, dtype=outputs.dtype) if layer.bias is None else layer.bias
         sent_O = torch.where(silent_O, sent_O, torch.nan)
-        return torch.ones_like(outputs) * _along_outputs(layer, sent_O)
+        return torch.ones_like(outputs) * (sent_O[:, None, None] if isinstance(layer, nn.Conv2d) else sent_O)
 
     with _with_outputs_replaced(layers, hook):
         network.logits(torch.full_like(pixels_BCHW[:1], torch.nan))
     removed = 0
     for name, uses in arrived.items():
         layer = layers[name]
-        value_GI = uses[0]
-        for other_GI in uses[1:]:
-            value_GI = torch.where(other_GI == value_GI, value_GI, torch.nan)
+        values_UGI = torch.stack(uses)
+        value_GI = torch.where((values_UGI == values_UGI[0]).all(dim=0), values_UGI[0], torch.nan)
         if layer.bias is None:
             value_GI = torch.where(value_GI == 0, value_GI, torch.nan)
         weight_GOI = to_matrix(layer).unflatten(0, (groups_of(layer), -1))
@@ -112,81 +99,49 @@ def _fold_constants(network: Network, layers: Mapping[str, Layer], pixels_BCHW: 
     return removed
 
 
-def _along_outputs(layer: Layer, values_O: Tensor) -> Tensor:
-    return values_O[:, None, None] if isinstance(layer, nn.Conv2d) else values_O
-
-
 def _zero_unread(network: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
-    """Zero the rows and biases of neurons that nothing reads; return the number of weights that became zero."""
+    """Zero the rows and biases of neurons that nothing reads; return the number of weights that became zero.
+
+    Candidates have weights, but get no gradient from the logits of these images.
+    """
+    with torch.enable_grad(), recorded(layers) as uses:
+        logits_BK = network.logits(pixels_BCHW)
+        outputs = [each for _, _, each in uses]
+        gradients = torch.autograd.grad(logits_BK.square().sum(), outputs, allow_unused=True)
+    seen: dict[str, Tensor] = {}
+    for (name, _, _), gradient in zip(uses, gradients, strict=True):
+        if gradient is not None:
+            rows_BGLO = output_rows(layers[name], gradient, len(pixels_BCHW))
+            seen_O = (rows_BGLO != 0).any(dim=2).any(dim=0).flatten()
+            seen[name] = seen_O | seen.get(name, torch.zeros_like(seen_O))
     removed = 0
-    for name, suspects in _without_gradient(network, layers, pixels_BCHW).items():
+    for name, seen_O in seen.items():
         layer = layers[name]
         matrix_OI = to_matrix(layer).clone()
-        for part in suspects.split(_PROBED_AT_ONCE):
-            unread = part[~_is_read(network, layers, name, part, pixels_BCHW)]
-            removed += int((matrix_OI[unread] != 0).sum())
-            matrix_OI[unread] = 0
-            if layer.bias is not None:
-                layer.bias[unread] = 0
+        for neuron in (~seen_O & (matrix_OI != 0).any(dim=1)).nonzero().flatten().tolist():
+            if not _is_read(network, layers, (name, neuron), pixels_BCHW[:1]):
+                removed += int((matrix_OI[neuron] != 0).sum())
+                matrix_OI[neuron] = 0
+                if layer.bias is not None:
+                    layer.bias[neuron] = 0
         set_matrix(layer, matrix_OI)
     return removed
 
 
-def _without_gradient(network: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> dict[str, Tensor]:
-    """Return the neurons, by layer, that have weights but whose outputs get no gradient from these images' logits."""
-    with torch.enable_grad(), Trace(layers) as trace:
-        logits_BK = network.logits(pixels_BCHW)
-        gradients = torch.autograd.grad(
-            logits_BK.square().sum(), [outputs for _, _, outputs in trace.uses], allow_unused=True
-        )
-    alive: dict[str, Tensor] = {}
-    for (name, _, _), gradient in zip(trace.uses, gradients, strict=True):
-        layer = layers[name]
-        if gradient is not None:
-            seen_O = (output_rows(layer, gradient, len(pixels_BCHW)) != 0).any(dim=2).any(dim=0).flatten()
-            alive[name] = alive.get(name, torch.zeros_like(seen_O)) | seen_O
-    suspects = {}
-    for name, seen_O in alive.items():
-        suspect_O = ~seen_O & (to_matrix(layers[name]) != 0).any(dim=1)
-        if suspect_O.any():
-            suspects[name] = suspect_O.nonzero().flatten()
-    return suspects
+def _is_read(network: Network, layers: Mapping[str, Layer], neuron: tuple[str, int], image_1CHW: Tensor) -> bool:
+    """Return True if a nonzero weight or the logits depend on the neuron, which is poisoned."""
+    reads: list[bool] = []
 
-
-def _is_read(
-    network: Network, layers: Mapping[str, Layer], name: str, neurons_N: Tensor, pixels_BCHW: Tensor
-) -> Tensor:
-    """Return True for each neuron of a layer if a nonzero weight or the logits depend on it: [neurons].
-
-    There is one image for each neuron; the neuron is poisoned in its image.
-    """
-    read_N = torch.zeros(len(neurons_N), dtype=torch.bool, device=network.device)
-    nonzero = {
-        each: (to_matrix(layer) != 0).unflatten(0, (groups_of(layer), -1)).any(1) for each, layer in layers.items()
-    }
-
-    def hook(at: str, layer: Layer, inputs: Tensor, outputs: Tensor) -> Tensor:
+    def hook(name: str, layer: Layer, inputs: Tensor, outputs: Tensor) -> Tensor:
         if inputs.isnan().any():
-            done = 0
-            for X_BGLI in input_rows(at, layer, inputs, len(neurons_N)):
-                poisoned_BGI = X_BGLI.isnan().any(dim=2)
-                read_N[done : done + len(X_BGLI)] |= (poisoned_BGI & nonzero[at]).flatten(1).any(dim=1)
-                done += len(X_BGLI)
-            if read_N.all():
-                raise _AllAreReadError
+            poisoned_GI = next(input_rows(name, layer, inputs, 1))[0].isnan().any(dim=1)
+            nonzero_GI = (to_matrix(layer) != 0).unflatten(0, (groups_of(layer), -1)).any(1)
+            reads.append(bool((poisoned_GI & nonzero_GI).any()))
         outputs = outputs.nan_to_num()
-        if at == name:
-            images = outputs.unflatten(0, (len(neurons_N), -1))
-            for image, neuron in enumerate(neurons_N.tolist()):
-                channels = images[image].movedim(1 if isinstance(layer, nn.Conv2d) else -1, 0)
-                channels[neuron] = torch.nan
+        if name == neuron[0]:
+            outputs.movedim(1 if isinstance(layer, nn.Conv2d) else -1, 0)[neuron[1]] = torch.nan
         return outputs
 
-    with _with_outputs_replaced(layers, hook), suppress(_AllAreReadError):
-        logits_NK = network.logits(pixels_BCHW[:1].expand(len(neurons_N), *pixels_BCHW.shape[1:]))
-        read_N |= logits_NK.isnan().any(dim=1)
-    return read_N
-
-
-class _AllAreReadError(Exception):
-    """Raised when every neuron is read, so that the rest of the forward need not run."""
+    with _with_outputs_replaced(layers, hook):
+        logits_1K = network.logits(image_1CHW)
+    return any(reads) or bool(logits_1K.isnan().any())
