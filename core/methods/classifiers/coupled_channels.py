@@ -120,8 +120,8 @@ class CoupledChannels:
         names = {each: name for name, each in (*model.named_modules(), *model.named_parameters())}
         order = {name: place for place, name in enumerate(names.values())}
         depths = _depths(list(pruner.DG.module2node.values()))
-        found = [_group(pruner.DG, each, names, depths, head_sizes) for each in traced]
-        nearest = sorted((each for each in found if each), key=lambda pair: (pair[0], order[pair[1].leaders[0]]))
+        coupled = [_group(pruner.DG, each, names, depths, head_sizes) for each in traced]
+        nearest = sorted((each for each in coupled if each), key=lambda pair: (pair[0], order[pair[1].leaders[0]]))
         groups = tuple(group for _, group in nearest if group.units > 1)
         channels = cls(model, pruner, groups, _positions(model, image_1CHW), count_flops(model, image_shape))
         if not is_checked:
@@ -164,27 +164,24 @@ class CoupledChannels:
         if not any(removed):
             return
         importance, expected = {}, self.after(removed)[0]
-        gone, all_units = Counter[str](), Counter[str]()
+        removed_units, all_units = Counter[str](), Counter[str]()
         for place, group in enumerate(self.groups):
             assert removed[place] < group.units
             keep_U = torch.ones(group.units)
             keep_U[list(chosen.get(place, ()))] = 0
             importance[group.traced[0].dep.target.module] = keep_U[group.unit_C]
-            gone[group.kind] += removed[place]
+            removed_units[group.kind] += removed[place]
             all_units[group.kind] += group.units
         # The places within a head are ranked among the channels, by their mean over heads, but never removed. Heads are
         # only removed where at least one channel is to go.
         ranked = sum(group.size if group.kind == "heads" else group.units for group in self.groups)
-        channels = max(1, gone.total() - gone["heads"])
-        pruner, kept = self.pruner, all_units["heads"] - gone["heads"]
-        head_ratio = 1 - (kept + 0.5) / pruner.initial_total_heads if gone["heads"] else 0.0
+        channels = max(1, removed_units.total() - removed_units["heads"])
+        pruner, kept = self.pruner, all_units["heads"] - removed_units["heads"]
+        head_ratio = 1 - (kept + 0.5) / pruner.initial_total_heads if removed_units["heads"] else 0.0
         pruner.reset()
         pruner.importance = lambda traced: importance.get(traced[0].dep.target.module)
         pruner.per_step_pruning_ratio = [0.0, (channels - 0.5) / ranked]  # it keeps int((1 - ratio) x all)
-        pruner.per_step_head_pruning_ratio = [
-            0.0,
-            1 - (kept + 0.5) / pruner.initial_total_heads if gone["heads"] else 0.0,
-        ]
+        pruner.per_step_head_pruning_ratio = [0.0, head_ratio]
         pruner.step()
         for node in pruner.DG.module2node.values():  # they refer to each other and to weights
             node.inputs = node.outputs = node.dependencies = []
