@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.models.loading import load_model
 from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext

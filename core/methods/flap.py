@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.models.tensors import to_out_in
 from core.engine.pruning.units.block_tokens import Moments, PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext

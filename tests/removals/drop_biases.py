@@ -1,6 +1,6 @@
 """A method that removes biases: there is nothing to choose."""
 
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
 from core.methods.method_info import MethodInfo

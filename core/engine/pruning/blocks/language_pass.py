@@ -16,15 +16,14 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.description import require_structure
-from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.unit_kind import AttentionMode, KindName, UnitKind
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.unit_counts import WidthReduction
+from core.engine.architectures.units import AttentionMode, KindName, UnitKind
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.cuts.report import LAYER
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel
-from core.engine.options.compensation import Refit
+from core.engine.options.axes import Refit
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.blocks.block_choice import BlockChoice
 from core.engine.pruning.compensation.expert_refit import ExpertRefit
@@ -40,6 +39,7 @@ from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import InvalidRequest
+from secateur_wire.job_body import Layout
 
 
 @dataclass(frozen=True, kw_only=True)

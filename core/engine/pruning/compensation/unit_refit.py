@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.models.tensors import to_out_in
-from core.engine.options.compensation import Refit
+from core.engine.options.axes import Refit
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.streams.paired import PairedStreams

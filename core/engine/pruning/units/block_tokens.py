@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from core.engine.architectures.experts import Experts
+from core.engine.architectures.architecture import Experts
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.input_statistics import InputMoments, InputStatistic, StackedMoments

@@ -2,27 +2,26 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.unit_counts import LayerCounts, WidthReduction
+from core.engine.architectures.units import KindName, UnitKind
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.models.folder import ModelFolder
-from core.engine.models.streamed import StreamedModel, call_block
-from core.engine.options.base import MethodParameters
+from core.engine.models.streamed import StreamedModel
+from core.engine.options.axes import MethodParameters
 from core.engine.pruning.schedule import counts_at
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache, hidden_state_cache
-from core.engine.pruning.streams.stream import ActivationBudget, RecordedArguments
+from core.engine.pruning.streams.hidden_states import ActivationBudget
+from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.ranking import ranked_counts
 from core.engine.pruning.units.removal import (
@@ -36,6 +35,7 @@ from core.engine.pruning.units.removal import (
 )
 from core.engine.resume.kinds import SELECTION
 from core.engine.resume.store import ResumeStore
+from secateur_wire.job_body import Layout
 
 Scores: TypeAlias = Sequence[Mapping[KindName, Tensor]]
 """Score of each unit of each decoder layer, by kind: [units]; the highest are kept."""
@@ -108,9 +108,22 @@ class UnitSelectionContext:
         """Counts each layer keeps; None where they depend on the scores."""
         return None if self.width_reduction is None else self.width_reduction.counts
 
-    def hidden_state_cache(self) -> AbstractContextManager[HiddenStateCache]:
-        """Return a cache of hidden states within the budget, which is empty at the end of its context."""
-        return hidden_state_cache(self.budget, self.scratch)
+    def stream(
+        self, name: str, tokens_NT: Tensor, micro_batch: int | None = None, *, keeps_all: bool = False
+    ) -> AbstractContextManager[Stream]:
+        """Return a stream of tokens [sequences, time] through the dense model, closed at the end of its context."""
+        stream = Stream(
+            name,
+            tokens_NT,
+            self.streamed,
+            ResumeStore(self.scratch, ""),
+            self.budget,
+            dtype=self.forward_dtype,
+            micro_batch=micro_batch or self.micro_batch,
+            resumable=False,
+            keeps_all=keeps_all,
+        )
+        return closing(stream)
 
     def unit_sets(self, layer: int) -> list[UnitSet]:
         return layer_unit_sets(self.folder.family, self.structure, layer, self.kinds)
@@ -156,22 +169,12 @@ class UnitSelectionContext:
         One block has its weights at a time; hidden states are in memory up to the budget, then in files.
         """
         assert self.calibration is not None
-        streamed, dtype = self.streamed, self.forward_dtype
-        batches = self.calibration.split(self.micro_batch)
-        arguments = RecordedArguments(streamed, dtype)
-        places = [streamed.places(each) for each in batches]
-        with self.hidden_state_cache() as cache:
-            for batch, tokens in enumerate(batches):
-                cache.put(0, batch, streamed.embed(tokens).to(dtype))
+        streamed = self.streamed
+        with self.stream("dense", self.calibration) as stream:
+            stream.start()
             for index, tensors in streamed.read_blocks(range(len(streamed)), "reading what the dense blocks read"):
-                block = streamed.fill_block(index, tensors, dtype)
-
-                def run(index: int = index, block: nn.Module = block) -> None:
-                    for batch in range(len(batches)):
-                        hidden = cache.take(index, batch)
-                        cache.put(index + 1, batch, call_block(block, hidden, arguments.of(batches[batch])[index]))
-
-                yield index, tensors, TokensAtBlock(block, run, places)
+                block = streamed.fill_block(index, tensors, stream.dtype)
+                yield index, tensors, TokensAtBlock(block, partial(stream.advance, block, index), stream.places)
                 streamed.empty_block(index)
 
 

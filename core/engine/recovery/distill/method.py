@@ -21,9 +21,8 @@ from torch.nn import functional
 from core.engine.datasets.counted_tokens import plain_ids
 from core.engine.datasets.image_set import ImageSet
 from core.engine.models.folder import ModelFolder
-from core.engine.models.hooks import removed_after
+from core.engine.models.hooks import first_output, removed_after
 from core.engine.models.loading import load_model
-from core.engine.models.tracing.blocks import first_output
 from core.engine.recovery.completion import check_matching
 from core.engine.recovery.distill.divergence import Labels, TopWords, divergence, row_slices, softened
 from core.engine.recovery.distill.info import INFO, TOP_WORDS, USES_TO_KEEP
