@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext

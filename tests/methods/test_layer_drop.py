@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.counting import finished_share
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.description import inspect_folder, require_structure
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import require_structure
+from core.engine.architectures.unit_counts import CostLimit
+from core.engine.architectures.units import removed_kinds
 from core.engine.cuts.removal import Removal
 from core.engine.cuts.worth import WorthTable
 from core.engine.exporters.huggingface import write_checkpoint
@@ -35,7 +36,7 @@ from core.methods.frontier import output_metric, search, structured
 from core.methods.frontier.output_metric import RunCosts
 from core.methods.frontier.search import divergence, least_costly
 from core.methods.frontier.structured import StructuredFrontier
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from secateur_wire.errors import InvalidParameters, TargetUnreachable
 from tests.engine.apart import Apart
 from tests.engine.pruning.test_structured import edit

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.counted_tokens import rows_at
 from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import to_out_in
-from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.options.sensitivity import LayerCosts, allocate
 from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.streams.stream import Stream
 from secateur_wire.errors import RunFailed

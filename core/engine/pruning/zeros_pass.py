@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, packed_config
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder

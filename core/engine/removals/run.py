@@ -12,7 +12,7 @@ from core.engine import removals
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.removal import Removal
 from core.engine.models.folder import ModelFolder
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.results import PruneResult

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.datasets.counted_tokens import mean_predictions
 from core.engine.datasets.token_windows import evenly_spaced
 from core.engine.models.experts import ExpertStacks, RoutedTokens

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from core.counting import counting
-from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.unit_counts import CostLimit
 from core.engine.cuts.worth import WorthTable
 from core.engine.datasets.counted_tokens import counted_places, number_of_places
 from core.engine.datasets.token_windows import evenly_spaced

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.options.sensitivity import LayerCosts, allocate
 from core.engine.pruning import allocation
 from core.engine.pruning.streams.hidden_states import ActivationBudget
 from core.engine.pruning.streams.stream import Stream

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import WidthRequest, counts_for_ratio
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.units import removed_kinds
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
@@ -24,7 +25,7 @@ from core.engine.pruning.streams.hidden_states import ActivationBudget
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.removal import layer_unit_sets, remove_units
 from core.engine.resume.store import ResumeStore
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import InvalidParameters, InvalidSparsity

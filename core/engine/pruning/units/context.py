@@ -8,11 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
-from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.unit_counts import LayerCounts, WidthReduction
+from core.engine.architectures.units import KindName, UnitKind
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
@@ -29,6 +27,7 @@ from core.engine.pruning.units.removal import (
     require_finite,
 )
 from core.engine.resume.store import ResumeStore
+from secateur_wire.job_body import Layout
 
 Scores = Sequence[Mapping[KindName, Tensor]]
 """Score of each unit of each decoder layer, by kind: [units]; the highest are kept."""
