@@ -337,7 +337,7 @@ class BlockPass:
         Raises RunFailed where a weight that was solved for is beyond the range of float16.
         """
         for name, tensor in tensors.items():
-            if tensor.dtype is torch.float16 and not tensor.is_meta and not tensor.isfinite().all():
+            if tensor.dtype is torch.float16 and not tensor.isfinite().all():
                 raise RunFailed(f"{name}: its new values are beyond the range of float16, in which it is stored")
         self.store.add(BLOCK, f"{index:05d}", saved_tensors(self.folder.family, tensors))
 

@@ -20,7 +20,6 @@ from core.engine.architectures.structure import LinearShape
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, packed_config
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
-from core.engine.models.pack_quantized import packed_tensors
 from core.engine.models.precision import fast_arithmetic, gradient_dtype
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, to_out_in
@@ -253,9 +252,7 @@ class LayerwisePass(BlockPass):
         saved = {f"{prefix}.{name}": tensors[name] for name in tensors}
         for name, quantised in self._quantised.items():
             del saved[name]
-            grid = quantised.grid
-            scales_OG = grid.scales_GO.T.to(grid.dtype).contiguous()
-            saved |= packed_tensors(name, quantised.codes_OI, scales_OG, grid.bits)
+            saved |= quantised.packed(name)
         self._quantised = {}
         self.save_block(index, saved)
 
