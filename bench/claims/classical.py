@@ -37,8 +37,8 @@ from core.engine.evaluation.flops import count_flops
 from core.engine.pruning.filters import rankings
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.filters.rankings import kernel_sums
-from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.network import Network, mean_loss
+from core.methods.classifiers.sensitivity import layer_sensitivity_curves
 from core.methods.descriptions.classifiers import FilterTaylorParameters
 from core.methods.filter_taylor import FilterTaylor
 

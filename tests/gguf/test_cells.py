@@ -13,8 +13,8 @@ from core.engine.exporters.gguf.settings import read_settings
 from core.engine.models.folder import open_model
 from core.engine.models.gguf_header import ARCHITECTURES
 from core.pipeline.recipes.outputs import losses_of
-from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.run import run_stage
+from core.pipeline.stages.sources_spec import ImportGgufSpec
 from core.progress import Progress
 from secateur_wire.errors import InvalidRequest
 from tests.gguf.cells import (

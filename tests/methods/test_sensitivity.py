@@ -19,7 +19,7 @@ from core.engine.pruning.network import Network, mean_loss
 from core.engine.removals.weights.options import LayerSelection, prunable_linears
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
-from core.methods.classifier_sensitivity import classifier_sensitivity
+from core.methods.classifiers.sensitivity import classifier_sensitivity
 from core.methods.descriptions.classifiers import FilterL1Parameters
 from core.methods.engine import build_classifier_method
 from core.methods.filter_l1 import FilterL1

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -30,7 +30,7 @@ JsonObject = dict[str, Any]
 """Object as in JSON."""
 VERSIONS = ("torch", "transformers", "accelerate", "peft")
 """Packages whose arithmetic affects a stage's numbers."""
-RECORD_VERSION = 3
+RECORD_VERSION = 4
 """Version of the saved records. It rises when a stage changes a saved name or meaning; older attempts then start over.
 """
 _LASTING = "lasting"
@@ -155,6 +155,14 @@ class ResumeStore:
                     continue
                 return Saved(record["position"], record["state"], folder.parent, hashes)
         return rejected
+
+    def resume(self, kind: Kind, log: Callable[[str], None]) -> Saved | None:
+        """Return what `load` does; None where no record can be used, and `log` is told why if there are any."""
+        saved = self.load(kind)
+        if isinstance(saved, Rejected):
+            log(saved.reason)
+            return None
+        return saved
 
     def adopt(self, kind: Kind, saved: Saved) -> None:
         """Make a record this attempt's own, without a copy of its files where the file system has links.

@@ -21,7 +21,7 @@ from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.removal import KeptUnits
 from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from secateur_wire.errors import ReloadCheckFailed, UnsafeConfig
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
