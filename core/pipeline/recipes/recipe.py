@@ -8,8 +8,7 @@ from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationErro
 from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.quantization.settings import reads_inputs
-from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery
+from core.engine.recovery.request import RECOVERIES, Recovery
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest, is_chosen_by_cost

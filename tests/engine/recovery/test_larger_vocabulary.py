@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer as RustTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from core.engine.recovery.distill.larger_vocabulary import LargerVocabulary
+from core.engine.recovery.larger_vocabulary import LargerVocabulary
 from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
 from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
 from core.engine.removals.vocabulary.tokenizers.tokenizer_file import parse_tokenizer

@@ -22,7 +22,7 @@ from core.engine.models.tensors import DTYPES
 from core.engine.options.patterns import parse_pattern
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weight_of, weights_of
-from core.engine.recovery.registry import RECOVERIES
+from core.engine.recovery.request import RECOVERIES
 from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.engine.resume.fingerprint import tensors_sha256
 from core.methods.engine import build_classifier_method

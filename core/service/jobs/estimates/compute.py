@@ -9,8 +9,7 @@ from core.engine.architectures.describe import is_narrowed
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.base import MethodParameters
 from core.engine.options.sensitivity import SensitivityOptions
-from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery
+from core.engine.recovery.request import RECOVERIES, Recovery
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
