@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
-from core.engine.datasets.checks.registry import find_check
+from core.engine.datasets.checks import find_check
 from core.engine.datasets.formats import CHAT_JSONL, CHAT_PARQUET
 from core.engine.datasets.json_lines import is_text, read_json_lines
 from core.untrusted_json import parse_json
