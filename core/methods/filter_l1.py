@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
-from core.engine.datasets.image_set import ImageSet
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import ImageSet, draw_images
 from core.engine.pruning.filters import rankings
 from core.engine.pruning.filters.budget import Goal, Step, by_rate, counts, empty_layer_error, steps_until
 from core.engine.pruning.filters.coupled_channels import CoupledChannels

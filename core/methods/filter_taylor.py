@@ -5,7 +5,7 @@ from itertools import accumulate, takewhile
 
 from torch import Tensor
 
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import draw_images
 from core.engine.pruning.filters.budget import Goal, Step, by_score, steps_until
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.filters.rankings import between_layers, taylor

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import draw_images
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.iterative.dead_neurons import remove_dead_neurons
 from core.engine.pruning.iterative.layer_scan import exact_counts, layer_sensitivity_curves, rates_from_curves

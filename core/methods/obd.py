@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import draw_images
 from core.engine.pruning.iterative.curvature import mean_squares
 from core.engine.pruning.iterative.rounds import matrices, prunable_weights, prune_in_rounds, zero_lowest
 from core.engine.pruning.network import Network, mean_loss

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 import structlog
 
-from core.engine.datasets.chat.rendered import Rendering
+from core.engine.datasets.chat.conversations import Rendering
 from core.engine.datasets.formats import CHAT_FORMATS, IMAGE_PARQUET
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.request import RECOVERIES, Recovery, stage_texts

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from core.engine.datasets.token_bytes import TokenBytes
-from core.engine.datasets.token_ids import token_ids
+from core.engine.datasets.token_bytes import TokenBytes, token_ids
 from secateur_wire.errors import InvalidRequest
 
 _TEACHER: Final = "recovery.teacher"

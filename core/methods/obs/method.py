@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from core.engine.datasets.image_set import ImageSet
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import ImageSet, draw_images
 from core.engine.options.patterns import require_divisible
 from core.engine.pruning.compensation.column_update import damped_inverse_factor
 from core.engine.pruning.input_statistics import InputStatistic, Statistic

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from core.engine.datasets.chat.rendered import Frame
+from core.engine.datasets.chat.conversations import Frame
 from core.pipeline.messages import DeviceSpec, JobSpec, LanguageSpec, ModelSource, Spec, TaskOutput, TextSource
 from core.pipeline.stages.stage import JobStage, RunningJob
 from secateur_wire.answers import AnswerFigures, ComparedAnswer

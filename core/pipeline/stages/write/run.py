@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from core.engine.datasets.chat.conversations import LeftOutRows
-from core.engine.datasets.chat.rendered import read_rendered
+from core.engine.datasets.chat.conversations import LeftOutRows, read_rendered
 from core.engine.models.loading import load_model
 from core.engine.models.own_text import ConversationWriter, DocumentWriter, WrittenText, sequences_at_once
 from core.engine.models.precision import writing_dtype
