@@ -30,14 +30,14 @@ from bench.claims.networks import (
     trained,
 )
 from bench.claims.record import Record
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.image_set import ImageSet, draw_images
 from core.engine.evaluation.flops import count_flops
 from core.engine.pruning.filters import rankings
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.filters.rankings import kernel_sums
-from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.network import Network, mean_loss
+from core.methods.classifiers.sensitivity import layer_sensitivity_curves
 from core.methods.descriptions.classifiers import FilterTaylorParameters
 from core.methods.filter_taylor import FilterTaylor
 

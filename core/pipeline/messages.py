@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.cost_limit import CostLimit
+from core.engine.architectures.unit_counts import CostLimit
 from core.engine.datasets.chat.conversations import Frame, Rendering
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures

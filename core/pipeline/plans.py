@@ -7,7 +7,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.cut import Cut
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
-from core.engine.options.sensitivity import SensitivityOptions
+from core.engine.options.axes import SensitivityOptions
 from core.engine.pruning.plan import LayerwisePlan, PruningPlan
 from core.engine.removals.run import PassRequest, language_run
 from core.methods.engine import build_method

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.description import require_structure
-from core.engine.architectures.unit_kinds.heads import attention_mode
+from core.engine.architectures.units import attention_mode
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.casting import folder_as_stored

@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.counting import finished_share
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.description import inspect_folder, require_structure
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import require_structure
+from core.engine.architectures.unit_counts import CostLimit
+from core.engine.architectures.units import removed_kinds
 from core.engine.cuts.removal import Removal
 from core.engine.cuts.worth import WorthTable
 from core.engine.exporters.huggingface import write_checkpoint
@@ -24,17 +25,17 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.block_gradients import backward_blocks
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.streams.stream import ActivationBudget
+from core.engine.pruning.streams.hidden_states import ActivationBudget
+from core.engine.pruning.streams.stream import Stream
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.worth import program_of
 from core.engine.resume.kinds import SELECTION
+from core.engine.resume.store import ResumeStore
 from core.methods.descriptions.frontier import StructuredFrontierParameters, find_local_minimum, most_trials
-from core.methods.frontier import run_costs, structured, trials
-from core.methods.frontier.layer_search import least_costly
-from core.methods.frontier.run_costs import RunCosts
+from core.methods.frontier import output_metric, search, structured
+from core.methods.frontier.output_metric import RunCosts
+from core.methods.frontier.search import divergence, least_costly
 from core.methods.frontier.structured import StructuredFrontier
-from core.methods.frontier.trials import divergence
 from core.pipeline.passes import walk_for
 from secateur_wire.errors import InvalidParameters, TargetUnreachable
 from tests.engine.apart import Apart
@@ -142,7 +143,7 @@ def test_trials_are_measured_by_the_divergence_of_the_whole_model(
     shares: list[float] = []
     watching = Watching()
     folder, tokens = model_of(tmp_path / "model", IDLE), FITTED[:4]
-    monkeypatch.setattr(trials.Trials, "_fitting_sequences", lambda self: self._calibration())
+    monkeypatch.setattr(search.Trials, "_fitting_sequences", lambda self: self._calibration())
     monkeypatch.setattr(structured, "_Trial", lambda parameters, costs: StructuredFrontier(parameters))
 
     def watch(streamed: StreamedModel, batches: Sequence[Tensor], *models: Any) -> float:
@@ -151,7 +152,7 @@ def test_trials_are_measured_by_the_divergence_of_the_whole_model(
         shares.append(finished_share())
         return found
 
-    monkeypatch.setattr(trials, "divergence", watch)
+    monkeypatch.setattr(search, "divergence", watch)
     artifact, _ = cut(
         folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.4), calibration=tokens, progress=watching
     )
@@ -200,22 +201,16 @@ def test_a_run_costs_what_its_change_of_the_stream_does_to_the_loss_by_the_whole
     kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compare all tokens where all are kept, every third where fewer are."""
-    monkeypatch.setattr(run_costs, "STREAM_TOKENS", kept)
+    monkeypatch.setattr(output_metric, "STREAM_TOKENS", kept)
     folder, tokens = make_model(tmp_path / "model", "gpt2"), make_tokens(3, 20)
     streamed = StreamedModel(open_model(folder), dtype=torch.float32, device=torch.device("cpu"))
     layers = len(streamed)
     costs = RunCosts(layers, tokens)
-    cache = HiddenStateCache(ActivationBudget(2**20), tmp_path / "scratch")
-    backward_blocks(
-        streamed,
-        tokens,
-        torch.float32,
-        [()] * layers,
-        lambda *_: None,
-        squares=False,
-        cache=cache,
-        on_stream=costs.see,
-    )
+    stream = Stream(
+        "gradients", tokens, streamed, ResumeStore(tmp_path / "scratch", ""), ActivationBudget(2**20),
+        dtype=torch.float32, micro_batch=1, resumable=False, keeps_all=True,
+    )  # fmt: skip
+    backward_blocks(stream, [()] * layers, lambda *_: None, on_stream=costs.see)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     blocks = model.get_submodule(open_model(folder).family.blocks)
     streams: list[torch.Tensor] = []

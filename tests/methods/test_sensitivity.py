@@ -12,14 +12,14 @@ from torch import nn
 from core.engine.datasets.image_set import ImageSet
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.models.folder import open_model
-from core.engine.options.sensitivity import SensitivityOptions
-from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
+from core.engine.options.axes import SensitivityOptions
+from core.engine.options.sensitivity import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network, mean_loss
 from core.engine.removals.weights.options import LayerSelection, prunable_linears
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
-from core.methods.classifier_sensitivity import classifier_sensitivity
+from core.methods.classifiers.sensitivity import classifier_sensitivity
 from core.methods.descriptions.classifiers import FilterL1Parameters
 from core.methods.engine import build_classifier_method
 from core.methods.filter_l1 import FilterL1

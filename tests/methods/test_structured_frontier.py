@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.results import PruneResult, UnitRow
@@ -16,7 +16,7 @@ from core.engine.pruning.streams.block_gradients import draw_tokens
 from core.engine.resume.kinds import SELECTION
 from core.methods.descriptions.frontier import StructuredFrontierParameters
 from core.methods.frontier import output_metric, structured
-from core.methods.frontier.input_removal import remove_groups, with_inputs, without_inputs
+from core.methods.frontier.fit import remove_groups, with_inputs, without_inputs
 from tests.engine.crossing import crossed
 from tests.engine.exporters.test_per_layer import prune
 from tests.engine.pruning.test_structured import edit

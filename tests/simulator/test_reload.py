@@ -4,7 +4,7 @@ import gc
 from pathlib import Path
 from typing import Any
 
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.engine.evaluation.reload_memory import offloaded_needs
 from core.pipeline.messages import ModelPlace
 from core.pipeline.stages.run import run_stage

@@ -10,8 +10,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from core.database import transaction
-from core.engine.architectures.classifier_architecture import NetworkName
-from core.engine.architectures.undiscovered import describe_source
+from core.engine.architectures.architecture import NetworkName
+from core.engine.architectures.describe import describe_source
 from core.pipeline.messages import Spec
 from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.new_network.spec import NewNetworkSpec

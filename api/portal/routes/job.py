@@ -24,7 +24,7 @@ from api.portal.views.metric_curves import curves_of
 from api.state import ApiState
 from core.database import transaction
 from core.engine.cuts.report import unit_rows
-from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.options.sensitivity import Sensitivity
 from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.alternatives import job_with_measured

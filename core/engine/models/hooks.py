@@ -1,8 +1,9 @@
-"""Hooks on a model's modules."""
+"""Hooks on a model's modules, and the hidden states among what they see."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 
@@ -15,3 +16,9 @@ def removed_after(handles: Iterable[RemovableHandle]) -> Iterator[None]:
     finally:
         for handle in registered:
             handle.remove()
+
+
+def first_output(output: object) -> Tensor | None:
+    """Return the hidden states that a block returns: its output, or the first item of it."""
+    first = output[0] if isinstance(output, tuple | list) and output else output
+    return first if isinstance(first, Tensor) else None

@@ -20,9 +20,8 @@ from torch.nn import functional
 from core.engine.datasets.counted_tokens import plain_ids
 from core.engine.datasets.image_set import ImageSet
 from core.engine.models.folder import ModelFolder
-from core.engine.models.hooks import removed_after
+from core.engine.models.hooks import first_output, removed_after
 from core.engine.models.loading import load_model
-from core.engine.models.tracing.blocks import first_output
 from core.engine.recovery.completion import check_matching
 from core.engine.recovery.larger_vocabulary import LargerVocabulary
 from core.engine.recovery.losses import Labels, Loss, divergence, image_logits, labelled_loss

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from core.device_kinds import WAITING_FOR_MEMORY
-from core.engine.architectures.layer_shape import LinearShape
-from core.engine.options.allocation import LayerSparsities
-from core.engine.options.iteration import CurvatureOptions, IterationOptions, Retraining
+from core.engine.architectures.structure import LinearShape
+from core.engine.options.axes import CurvatureOptions, IterationOptions, LayerSparsities, Retraining
 from core.engine.removals.filters.options import FilterParameters
 from core.engine.removals.weights.options import LayerSelection
 from core.methods.descriptions.zeros import HAN_2015, ZerosParameters

@@ -1,7 +1,8 @@
-"""Metric of a layer's outputs and costs of the units it reads, from gradients of the loss on a few sequences."""
+"""Metric of a layer's outputs, costs of the units it reads and of runs of layers, from gradients on a few sequences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.datasets.counted_tokens import mean_predictions
 from core.engine.datasets.token_windows import evenly_spaced
 from core.engine.models.experts import ExpertStacks, RoutedTokens
@@ -18,8 +19,7 @@ from core.engine.models.tensors import to_out_in
 from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
-from core.methods.descriptions.frontier import measured_sequences
-from core.methods.frontier.run_costs import RunCosts
+from core.methods.descriptions.frontier import STREAM_TOKENS, measured_sequences
 
 
 class _Watch:
@@ -88,6 +88,40 @@ class _Watch:
         self.metric_OO = metric_OO if self.metric_OO is None else self.metric_OO + metric_OO
 
 
+class RunCosts:
+    """Costs of runs of layers, in nats per token: ½·E[(g_e·(x_e − x_s))²] for the layers s to e − 1.
+
+    x_l is the residual stream before layer l, and x_L the stream after the last layer. g_l is the gradient, in x_l, of
+    the loss on tokens drawn from the model itself. Without the run, x_s takes the place of x_e, and the loss rises by
+    this cost to second order. Main memory holds one gradient per sampled token and layer.
+    """
+
+    def __init__(self, layers: int, tokens_NT: Tensor) -> None:
+        sequences, length = tokens_NT.shape
+        self._stride = max(1, ceil(tokens_NT.numel() / STREAM_TOKENS))  # evenly spaced among all
+        # The loss is a mean over the predictions of a sequence, and the sampled tokens represent all tokens.
+        self._scale = mean_predictions(tokens_NT) / sequences * length / len(range(0, length, self._stride)) / 2
+        self._behind: list[list[tuple[int, Tensor, Tensor]]] = [[] for _ in tokens_NT]
+        self._sums = torch.zeros(layers, layers + 1, dtype=torch.float64)
+
+    def see(self, place: int, sequence: int, hidden_1TD: Tensor, gradient_1TD: Tensor) -> None:
+        """Accumulate x_l and g_l of a sequence, l = `place`; places arrive in descending order, as in `OnStream`."""
+        stream_ND, gradient_ND = (
+            each.flatten(0, -2)[:: self._stride].float().cpu() for each in (hidden_1TD, gradient_1TD)
+        )
+        for end, of_end_ND, product_N in self._behind[sequence]:
+            missing_N = product_N - (of_end_ND * stream_ND).sum(dim=-1)  # g_e·(x_e − x_s)
+            self._sums[place, end] += missing_N.double().square().sum()
+        if place:
+            self._behind[sequence].append((place, gradient_ND, (gradient_ND * stream_ND).sum(dim=-1)))
+        else:  # the first layer is the last to arrive: the sequence is complete
+            self._behind[sequence].clear()
+
+    def cost(self, first: int, end: int) -> float:
+        """Return the cost of dropping the layers `first` to `end` − 1."""
+        return float(self._sums[first, end]) * self._scale
+
+
 @dataclass(frozen=True)
 class OutputCosts:
     """Costs of the units of every layer, by kind, and the costs of runs of layers where layers may be dropped.
@@ -146,17 +180,13 @@ def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: b
             runs.see(place, sequence, hidden_1TD, gradient_1TD)
 
     with (
-        context.hidden_state_cache() as cache,
+        context.stream("gradients", tokens_NT, micro_batch=1, keeps_all=True) as stream,
         removed_after(watch.register() for each in watches for of_kind in each.values() for watch in of_kind),
     ):
         backward_blocks(
-            streamed,
-            tokens_NT,
-            context.forward_dtype,
+            stream,
             [()] * context.layers,
             on_block,
-            squares=False,
-            cache=cache,
             drawn=torch.Generator().manual_seed(seed),
             on_stream=on_stream,
         )

@@ -2,44 +2,27 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.experts import Experts
-from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName
-from core.engine.architectures.width_reduction import WidthReduction
-from core.engine.models.experts import out_in
-from core.engine.models.tensors import to_out_in
-from core.engine.options.compensation import Refit
-from core.engine.pruning.compensation.refit import refit
-from core.engine.pruning.input_statistics import InputStatistic
+from core.engine.architectures.unit_counts import CostLimit, LayerCounts, WidthReduction
+from core.engine.architectures.units import KindName
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.propagation import InputGroup, input_groups
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.ranking import threshold_counts
 from core.engine.pruning.units.removal import (
-    KeptLayerUnits,
     UnitCounts,
     UnitSet,
-    output_slices,
-    remove_units,
     require_finite,
 )
-from core.engine.pruning.units.unit_slices import SetSlice, StackSlice
+from core.engine.pruning.units.unit_slices import StackSlice
 from core.engine.removals.widths.counts import reduction_of_remaining_layers
 from core.engine.removals.widths.worth import worth_table
 from core.methods.descriptions.frontier import LAYER_DROP, StructuredFrontierParameters
-from core.methods.frontier.cost_search import CostSearch
-from core.methods.frontier.input_removal import output_metric, with_inputs, without_inputs
-from core.methods.frontier.layer_search import LayerSearch, staying_layers
+from core.methods.frontier.fit import BlockFit, ExpertsFit
 from core.methods.frontier.output_metric import OutputCosts, measure_outputs
-from core.methods.frontier.trials import Trials
-
-_MOST_NOTES = 3
-"""Largest number of notes on a block's experts in the report."""
+from core.methods.frontier.search import CostSearch, LayerSearch, Trials, staying_layers
 
 
 class StructuredFrontier(BlockUnitMethod):
@@ -120,10 +103,10 @@ class StructuredFrontier(BlockUnitMethod):
             fitted = {*losing, block.last_before_gap}
             first = (place for place, group in enumerate(groups) if not fitted.isdisjoint(group.linears))
             groups = groups[next(first, len(groups)) :]
-        return self._fit(groups, _Fit(self.parameters, block, losing), pruned)
+        return self._fit(groups, BlockFit(self.parameters, block, losing), pruned)
 
     @staticmethod
-    def _fit(groups: Sequence[InputGroup], fit: "_Fit", pruned: PrunedTokens) -> PrunedBlock:
+    def _fit(groups: Sequence[InputGroup], fit: BlockFit, pruned: PrunedTokens) -> PrunedBlock:
         if not groups:
             return PrunedBlock({})
         pruned.fit(groups, fit)
@@ -145,7 +128,7 @@ class StructuredFrontier(BlockUnitMethod):
         keep = block.counts.units[unit_set.kind]
         if keep * unit_set.sets == unit_set.units and not losing and pruned.are_dense():
             return PrunedBlock({})
-        heads = _Fit(self.parameters, block, losing)
+        heads = BlockFit(self.parameters, block, losing)
         before = {
             f"{name}.weight": weight
             for linear in losing
@@ -179,7 +162,7 @@ class _Trial(StructuredFrontier):
         kept = block.keep_highest(self._costs[block.layer])
         losing = {each.linear: each for each in block.unit_sets if each.kind in kept}
         groups = input_groups(block.family.inputs, {*losing, *filter(None, [block.last_before_gap])})
-        return self._fit(groups, _Fit(self.parameters, block, losing, kept), pruned)
+        return self._fit(groups, BlockFit(self.parameters, block, losing, kept), pruned)
 
 
 def _counts_without(
@@ -225,164 +208,3 @@ def _counts_without(
         units = {**LayerCounts.of_all(structure.layers[layer], context.kinds).units, **each.units}
         layers[layer] = LayerCounts.of(structure, layer, context.kinds, units)
     return UnitCounts(layers=layers)
-
-
-class _Fit:
-    """Fit of one block's layers; `units`, `changed`, `costs` and `notes` are the results so far.
-
-    The units that go are chosen here, unless those that stay are given as `kept`.
-    """
-
-    def __init__(
-        self,
-        parameters: StructuredFrontierParameters,
-        block: BlockToPrune,
-        losing: dict[str, UnitSet],
-        kept: KeptLayerUnits | None = None,
-    ) -> None:
-        self._parameters = parameters
-        self._block = block
-        self._losing = losing
-        self._is_chosen = kept is not None
-        self.units: KeptLayerUnits = kept or {}
-        self.changed: dict[str, Tensor] = {}
-        self.costs: dict[KindName, float] = {}
-        self.notes: list[str] = []
-
-    def __call__(self, group: InputGroup, inputs: InputStatistic) -> dict[str, Tensor]:
-        dense = [self._dense(linear) for linear in group.linears]
-
-        def note(what: str) -> None:
-            self.notes.append(f"block {self._block.layer}, {', '.join(group.linears)}: {what}")
-
-        losing = self._losing.get(group.first)
-        if losing is None:
-            compensation = Refit(refit=self._parameters.refit, ridge=self._parameters.ridge)
-            fitted = [each.weight_OI for each in refit(dense, inputs, compensation, note)]
-            features: Tensor | slice = slice(None)
-        else:
-            (dense_OI,) = dense
-            fitted_OI, features = self._remove_inputs(losing, dense_OI, inputs, note)
-            fitted = [fitted_OI]
-        weights: dict[str, Tensor] = {}
-        for linear, weight_OI in zip(group.linears, fitted, strict=True):
-            name, family = f"{linear}.weight", self._block.family
-            stored_OI = weight_OI.to(self._block.tensors[name].dtype)
-            self.changed[name] = to_out_in(stored_OI[:, features], family).contiguous()
-            weights[linear] = to_out_in(stored_OI, family).contiguous()
-        return weights
-
-    def _dense(self, linear: str) -> Tensor:
-        return to_out_in(self._block.tensors[f"{linear}.weight"].float(), self._block.family)
-
-    def changed_without_outputs(self) -> dict[str, Tensor]:
-        """Return the changed weights without removed outputs; weights that lost inputs have already lost them here."""
-        outputs = output_slices(self._block.family, self._block.unit_sets)
-        return remove_units(self.changed, outputs, self.units)
-
-    def _remove_inputs(
-        self, unit_set: UnitSet, dense_OI: Tensor, inputs: InputStatistic, note: Callable[[str], None]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the weights with columns of zeros for removed inputs, and the positions of the kept inputs."""
-        if self._is_chosen:
-            left_I = unit_set.reading_slice.features(torch.tensor(self.units[unit_set.kind])).to(dense_OI.device)
-            return with_inputs(dense_OI, inputs, left_I, self._parameters, note), left_I
-        removal = without_inputs(
-            dense_OI,
-            inputs,
-            self._parameters,
-            units=unit_set.units,
-            keep=self._block.counts.units[unit_set.kind],
-            features=unit_set.reading_slice.features,
-            metric_OO=output_metric(self._parameters, self._block, unit_set.output, dense_OI),
-            note=note,
-            refit=self._parameters.refit,
-        )
-        self.units[unit_set.kind] = removal.kept
-        if removal.energy is not None:
-            self.costs[unit_set.kind] = removal.energy / (2 * inputs.tokens)
-        return removal.weight_OI, removal.features
-
-
-class ExpertsFit:
-    """Fit of one block's experts, one after the other, and of the shared experts beside them.
-
-    Each expert loses channels like a layer does, by the tokens that are routed to it.
-    """
-
-    def __init__(
-        self, parameters: StructuredFrontierParameters, block: BlockToPrune, unit_set: UnitSet, experts: Experts
-    ) -> None:
-        self._parameters = parameters
-        self._block = block
-        self._unit_set = unit_set
-        self._experts = experts
-        self._keep = block.counts.units[unit_set.kind]
-        self._width = unit_set.units // unit_set.sets
-        self._kept: dict[int, list[int]] = {}
-        self._fitted: list[Tensor] = []
-        self._energy = 0.0
-        self._tokens = 0
-        self._notes: list[str] = []
-
-    def choose_linear(self, pruned: PrunedTokens) -> dict[str, Tensor]:
-        """Choose channels of the shared expert by ½E[z_j²]·w_jᵀMw_j; return the weight that reads them, with zeros."""
-        name = self._unit_set.linear_output
-        assert name is not None
-        (unit_slice,) = (each for each in self._unit_set.slices if each.name == name)
-        assert isinstance(unit_slice, SetSlice)
-        moments = pruned.moments([unit_slice.linear])[unit_slice.linear]
-        weight_OI = to_out_in(self._block.tensors[name].float(), self._block.family)
-        metric_OO = output_metric(self._parameters, self._block, name, weight_OI)
-        metric_weight_OI = weight_OI if metric_OO is None else metric_OO @ weight_OI
-        costs_U = (weight_OI * metric_weight_OI).sum(dim=0).double().cpu() * moments.mean_square_I.cpu() / 2
-        require_finite({self._block.layer: {self._unit_set.kind: costs_U}})
-        first = unit_slice.first // self._width
-        for number, of_set_I in enumerate(costs_U.split(self._width)):
-            self._kept[first + number] = (
-                of_set_I.argsort(stable=True)[self._width - self._keep :].sort().values.tolist()
-            )
-        kept = torch.tensor(
-            [number * self._width + each for number in sorted(self._kept) for each in self._kept[number]]
-        )
-        zeroed_OI = torch.zeros_like(weight_OI)
-        features = unit_slice.features(kept)
-        zeroed_OI[:, features] = weight_OI[:, features]
-        return {name: to_out_in(zeroed_OI, self._block.family)}
-
-    def __call__(self, expert: int, weight_OI: Tensor, inputs: InputStatistic, is_reached: bool) -> Tensor:
-        """Return an expert's last matrix without the removed inputs, as `FitExpert` says."""
-
-        def note(what: str) -> None:
-            self._notes.append(f"block {self._block.layer}, expert {expert}: {what}")
-
-        inputs.fill_unseen_inputs()
-        removal = without_inputs(
-            weight_OI,
-            inputs,
-            self._parameters,
-            units=self._width,
-            keep=self._keep,
-            features=lambda kept: kept,
-            metric_OO=output_metric(self._parameters, self._block, self._unit_set.output, weight_OI),
-            note=note,
-        )
-        self._kept[expert] = removal.kept
-        if is_reached and removal.energy is not None:
-            self._energy += removal.energy
-            self._tokens += inputs.tokens
-        stored = self._block.tensors[self._unit_set.output]
-        rounded_OI = removal.weight_OI.to(stored.dtype)
-        self._fitted.append(out_in(rounded_OI[:, removal.features], self._experts))
-        return rounded_OI.float()
-
-    def result(self) -> PrunedBlock:
-        """Return the kept units of the block, with the fitted last matrices of its experts."""
-        kept = [number * self._width + each for number in sorted(self._kept) for each in self._kept[number]]
-        units = {self._unit_set.kind: kept} if len(kept) < self._unit_set.units else {}
-        changed = {self._unit_set.output: torch.stack(self._fitted)}
-        # A token counts once for every expert that it is routed to.
-        costs = self._energy * self._experts.top_k / (2 * self._tokens) if self._tokens else None
-        return PrunedBlock(
-            units, changed, {} if costs is None else {self._unit_set.kind: costs}, self._notes[:_MOST_NOTES]
-        )

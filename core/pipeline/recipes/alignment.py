@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.engine.exporters.registry import ADDED
 from core.engine.quantization.settings import divisor_for
 from core.pipeline.recipes.parts import Export, Quantization

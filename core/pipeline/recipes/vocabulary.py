@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
-from core.engine.architectures.describe import Description, stored_as
+from core.engine.architectures.description import CLASSIFICATION, Description, stored_as
 from core.engine.removals.vocabulary.counts import tokens_left
 from core.engine.removals.vocabulary.sizes import reduced_description
 from core.methods.registry import get_method

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from core.engine.architectures.describe import Description, stored_as
+from core.engine.architectures.description import Description, stored_as
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.exporters.registry import ADDED
 from core.methods.registry import get_method

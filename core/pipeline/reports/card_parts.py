@@ -2,9 +2,8 @@
 
 from typing import ClassVar, Protocol
 
-from core.engine.options.latency_budget import latency_noise
 from core.pipeline.reports.report import RecoveryReport, Report
-from secateur_wire.metrics import Latency, MeasuredAccuracy, Metrics, Timing, with_noise
+from secateur_wire.metrics import Latency, MeasuredAccuracy, Metrics, Timing, latency_noise, with_noise
 
 
 class CardParts(Protocol):

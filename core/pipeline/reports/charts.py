@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator, PercentFormatter
 
-from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve
+from core.engine.options.sensitivity import Sensitivity, SensitivityCurve
 from core.pipeline.reports.drawing import COLOURS, MARKERS, as_png, as_svg, dress, open_figure
 
 _GREY = "#C8C8C8"

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
+from core.engine.architectures.description import CLASSIFICATION
 from core.engine.checkpoints.files import ONNX_FILE
 from core.pipeline.reports.card_parts import ratio_of_times, with_errors
 from core.pipeline.reports.markdown import plain

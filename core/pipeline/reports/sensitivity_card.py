@@ -2,7 +2,7 @@
 
 import json
 
-from core.engine.options.sensitivity_curves import Sensitivity, SensitivityPoint
+from core.engine.options.sensitivity import Sensitivity, SensitivityPoint
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.markdown import plain
 from core.pipeline.reports.report import Report

@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.engine.models.tracing.__main__ import main
+from core.engine.discovery.__main__ import main
 
 
 def discover_and_test(config: Mapping[str, JsonValue], tensors: Mapping[str, TensorEntry]) -> Architecture:
@@ -14,9 +14,9 @@ def discover_and_test(config: Mapping[str, JsonValue], tensors: Mapping[str, Ten
 
     Raises UnsupportedArchitecture or UnusableModel with the reason.
     """
-    from core.engine.models.tracing.discover import discover_with_copy
-    from core.engine.pruning.units.self_test import self_tested
-    from core.engine.removals.vocabulary.small_copy import with_vocabulary
+    from core.engine.discovery.discover import discover_with_copy
+    from core.engine.discovery.self_test import self_tested
+    from core.engine.vocabulary.small_copy import with_vocabulary
 
     architecture, small = discover_with_copy(config, tensors)
     architecture = with_vocabulary(architecture, small)

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import select
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.engine.options.patterns import parse_pattern
 from core.pipeline.reports.alternatives import alternatives_to_pruning
 from core.service.jobs.alternatives import with_measured

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 from bench.architectures.tiny_configs import tiny_model, tokens_of
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.description import read_config, stored_tensors
+from core.engine.architectures.folder import read_config, stored_tensors
+from core.engine.discovery.discover import discover
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.models.tracing.discover import discover
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
 from core.pipeline.passes import walk_for

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.engine.architectures.description import read_config
+from core.engine.architectures.folder import read_config
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.engine.architectures.describe import describe_folder
-from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.architectures.describe import describe_folder, inspect_folder
+from core.engine.architectures.description import ModelDescription
 from core.engine.removals.widths.options import WidthOptions
 from core.pipeline.recipes.alignment import aligned_request
 from core.pipeline.recipes.outputs import resolve_output

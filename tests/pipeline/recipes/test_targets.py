@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from core.engine.architectures.description import ModelDescription, inspect_folder, require_structure
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.removals.layers.counts import layer_count
 from core.engine.removals.vocabulary.counts import planned_tokens
 from core.engine.removals.vocabulary.sizes import reduced_description

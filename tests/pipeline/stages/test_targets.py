@@ -11,9 +11,10 @@ import pytest
 import torch
 from transformers import PretrainedConfig
 
-from core.engine.architectures.cache_size import cache_bytes
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.description import ModelDescription, inspect_folder, require_structure
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import ModelDescription, require_structure
+from core.engine.architectures.structure import cache_bytes
+from core.engine.architectures.unit_counts import CostLimit
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.packed.exporter import pack_folder
 from core.engine.latency.costs import PartCosts, PassCosts, RoundCosts, Workload

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from core.discovery import declared
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.cuts.losses import Losses
 from core.engine.exporters.exporter_info import PARAM
 from core.engine.exporters.gguf import families

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 
 
 class FilterParameters(MethodParameters):

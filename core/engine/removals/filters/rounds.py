@@ -5,9 +5,8 @@ from typing import Any, Protocol
 
 from core.engine.pruning.filters.budget import Goal, Step, chosen
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
-from core.engine.pruning.iterative.retraining import retrain_between
-from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
 from core.engine.pruning.network import Network
+from core.engine.pruning.retraining import restore_round, retrain_between, save_round
 from core.engine.removals.filters.options import FilterParameters
 
 FIGURES = "filters"
@@ -29,13 +28,11 @@ def remove_in_rounds(
     image_shape = network.calibration.batch([0]).shape[1:]
     layers = [layer.name for layer in network.layers]
     saved = restore_round(network)
-    if saved is not None:
-        network.figures.update(saved[1])
     groups = CoupledChannels.of(network.model, image_shape, is_checked=saved is not None).among(layers)
     if saved is None:
         network.figures[FIGURES] = _dense(groups)
     record = network.figures[FIGURES]
-    number = saved[0] if saved is not None else 0
+    number = saved or 0
     goal = Goal(record["parameters"]["before"], record["flops"]["before"], network.sparsity, flops_reduction)
     while (steps := choose(groups, goal, number)) is not None:
         groups.remove(chosen(steps))
@@ -54,7 +51,7 @@ def remove_in_rounds(
         network.progress.metric("parameters", number, groups.parameters)
         network.progress.metric("flops", number, groups.flops)
         network.progress.advance(_done(groups, goal))
-        save_round(network, number, network.figures)
+        save_round(network, number)
         network.progress.raise_if_stopped()
     network.progress.advance(1.0)
 

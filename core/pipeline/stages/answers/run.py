@@ -16,9 +16,8 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import sequences_that_fit
 from core.engine.models.precision import measuring_dtype
 from core.engine.models.tensors import DTYPES, load_tensors
-from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
 from core.engine.resume.kinds import ANSWERS
-from core.engine.resume.store import Rejected, ResumeStore, Saved
+from core.engine.resume.store import Rejected, ResumeStore, Runtime, Saved, file_sha256, fingerprint
 from core.pipeline.messages import TextSource
 from core.pipeline.stages.answers.spec import AnswersOutput, AnswersSpec
 from core.pipeline.stages.inputs import open_place

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-from core.engine.architectures.classifier_architecture import USUAL_SIDE
+from core.engine.architectures.description import USUAL_SIDE
 from core.engine.datasets.image_cache import ImageFiles, ImageSelection, open_images
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.preprocessing import read_preprocessing
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.recovery.request import Recovery
-from core.engine.resume.fingerprint import Runtime, fingerprint
-from core.engine.resume.store import JsonObject, ResumeStore
+from core.engine.resume.store import JsonObject, ResumeStore, Runtime, fingerprint
 from core.pipeline.messages import ClassifierSpec, ImageSource
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.description import ClassifierDescription
 from core.engine.evaluation.accuracy import Accuracy
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.pruning.network import Network, weight_of

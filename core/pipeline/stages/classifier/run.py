@@ -9,7 +9,7 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.accuracy import Accuracy, measure_accuracy, measure_rounding
 from core.engine.evaluation.classifier_reload_check import write_expected
@@ -20,11 +20,11 @@ from core.engine.exporters.registry import EXPORTERS
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.models.tensors import DTYPES
 from core.engine.options.patterns import parse_pattern
-from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weight_of, weights_of
+from core.engine.pruning.retraining import retrain
 from core.engine.recovery.request import RECOVERIES
 from core.engine.removals.weights.options import prunable_linears, selection_of
-from core.engine.resume.fingerprint import tensors_sha256
+from core.engine.resume.store import tensors_sha256
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
 from core.pipeline.dense_measurements import DenseMeasurements, dense_figures, releases

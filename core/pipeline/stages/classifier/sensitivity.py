@@ -1,10 +1,10 @@
 """Sensitivity of an image classifier: measure each layer alone, and write the figures and their chart."""
 
 from core.engine.models.classifier import load_classifier, open_classifier
-from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.options.sensitivity import Sensitivity
 from core.engine.pruning.network import Network
 from core.engine.removals.weights.options import prunable_linears, selection_of
-from core.methods.classifier_sensitivity import classifier_sensitivity
+from core.methods.classifiers.sensitivity import classifier_sensitivity
 from core.methods.registry import parse_parameters
 from core.pipeline.messages import ClassifierSpec, PruneOutput
 from core.pipeline.reports.report import Report, ReportedImages

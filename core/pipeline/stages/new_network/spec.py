@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from core.engine.architectures.classifier_architecture import NetworkName
+from core.engine.architectures.architecture import NetworkName
 from core.pipeline.messages import Spec, TaskOutput
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from core.engine.architectures.cache_size import cache_bytes
 from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.structure import ModelStructure
+from core.engine.architectures.structure import ModelStructure, cache_bytes
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts.report import LAYER, unit_rows
 from core.engine.datasets.token_windows import EvaluationSet
@@ -24,7 +23,7 @@ from core.engine.models.tensors import DTYPES
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.measure import measure
 from core.engine.removals.run import LanguagePass
-from core.engine.resume.fingerprint import tensors_sha256
+from core.engine.resume.store import tensors_sha256
 from core.pipeline.dense_measurements import dense_figures, releases
 from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for

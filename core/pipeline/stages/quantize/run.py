@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from core.engine.architectures.describe import in_dtype
+from core.engine.architectures.description import in_dtype
 from core.engine.datasets.window_losses import WindowLosses
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint

@@ -16,7 +16,7 @@ from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Source
 from core.engine.recovery.trainable import Teacher
 from core.engine.removals.weights.options import LayerSelection, prunable_linears
-from core.engine.resume.fingerprint import versions
+from core.engine.resume.store import versions
 from core.methods.registry import get_method
 from core.pipeline.messages import LanguageSpec, ModelSource
 from core.pipeline.reports.report import RecoveryReport

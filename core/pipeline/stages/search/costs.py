@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from core.engine.architectures.cache_size import cached_values_of_group
-from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.unit_kind import KindName
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.structure import cached_values_of_group
+from core.engine.architectures.unit_counts import CostLimit
+from core.engine.architectures.units import KindName, removed_kinds
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.latency.costs import Latency, PartCosts
 from core.engine.latency.model_widths import dense_shape, model_widths

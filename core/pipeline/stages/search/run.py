@@ -14,7 +14,7 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.device_kinds import CPU
-from core.engine.architectures.describe import stored_as
+from core.engine.architectures.description import stored_as
 from core.engine.evaluation.latency import DenseLatency
 from core.engine.latency.machine import machine_name
 from core.engine.latency.measure import measured_costs
@@ -25,9 +25,8 @@ from core.engine.models.loading import own_implementations
 from core.engine.models.tensors import DTYPES
 from core.engine.pruning.plan import model_facts
 from core.engine.removals.run import language_run
-from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
-from core.engine.resume.store import ResumeStore, Saved
+from core.engine.resume.store import ResumeStore, Runtime, Saved, fingerprint
 from core.pipeline.plans import cut_for_device, make_plan
 from core.pipeline.reports.report import LatencySearch, TimedShape
 from core.pipeline.stages.inputs import open_place

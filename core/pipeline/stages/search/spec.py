@@ -4,9 +4,9 @@ import hashlib
 import json
 from typing import Final, Literal, NamedTuple
 
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.describe import stored_as
-from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import ModelDescription, stored_as
+from core.engine.architectures.unit_counts import CostLimit
 from core.engine.evaluation.forward_memory import timed_tokens
 from core.engine.exporters.sizes import PROMPT_TOKENS
 from core.engine.latency.costs import DECODED_TOKENS, PartCosts, Workload

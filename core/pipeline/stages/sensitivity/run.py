@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from core.engine.models.micro_batches import run_within_memory
-from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.options.sensitivity import Sensitivity
 from core.methods.sensitivity import SensitivityPass
 from core.pipeline.messages import PruneOutput
 from core.pipeline.plans import make_sensitivity_plan

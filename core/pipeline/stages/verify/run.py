@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from transformers import dynamic_module_utils
 
-from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.architectures.describe import Description, describe_folder, in_dtype
+from core.engine.architectures.describe import describe_folder
+from core.engine.architectures.description import ClassifierDescription, Description, in_dtype
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.models.accelerator import backend_of, ran_out_of_memory

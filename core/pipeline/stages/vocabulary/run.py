@@ -11,19 +11,19 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.checkpoints.companions import template_constants
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import text_length
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tensors import DTYPES
 from core.engine.removals.vocabulary.counts import planned_tokens, tokens_left
-from core.engine.removals.vocabulary.rows import required_tokens, write_reduced
-from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
-from core.engine.removals.vocabulary.tokenizers.counts import count_tokens, counted_documents
-from core.engine.removals.vocabulary.tokenizers.files import named_ids, template_strings, write_tokenizer
-from core.engine.removals.vocabulary.tokenizers.tokenizer_file import TOKENIZER_FILE, read_tokenizer
-from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
 from core.engine.resume.kinds import VOCABULARY
-from core.engine.resume.store import Rejected, ResumeStore, Saved
+from core.engine.resume.store import Rejected, ResumeStore, Runtime, Saved, file_sha256, fingerprint
+from core.engine.vocabulary.choice import choose_tokens
+from core.engine.vocabulary.counts import count_tokens, counted_documents
+from core.engine.vocabulary.files import named_ids, write_tokenizer
+from core.engine.vocabulary.rows import required_tokens, write_reduced
+from core.engine.vocabulary.tokenizer_kinds import TOKENIZER_FILE, read_tokenizer
 from core.pipeline.messages import ModelSource, TextSource
 from core.pipeline.recipes.vocabulary import recipe_without_tokens
 from core.pipeline.reports.model_card import VOCABULARY_CHART
@@ -114,7 +114,7 @@ def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) ->
             tokenizer,
             counts,
             tokens=tokens,
-            keep=[*choice.keep, *template_strings(spec.model.path)],
+            keep=[*choice.keep, *template_constants(spec.model.path)],
             scripts=choice.scripts,
             required=named_ids(spec.model.path, description.vocabulary_size) | required_tokens(folder),
             round_to=choice.round_to,

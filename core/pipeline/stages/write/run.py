@@ -10,9 +10,8 @@ from core.engine.models.loading import load_model
 from core.engine.models.own_text import ConversationWriter, DocumentWriter, WrittenText, sequences_at_once
 from core.engine.models.precision import writing_dtype
 from core.engine.models.tensors import DTYPES
-from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
 from core.engine.resume.kinds import TEXT
-from core.engine.resume.store import Rejected, ResumeStore, Saved
+from core.engine.resume.store import Rejected, ResumeStore, Runtime, Saved, file_sha256, fingerprint
 from core.pipeline.stages.inputs import open_place
 from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.write.spec import WriteSpec, WrittenOutput

@@ -3,10 +3,9 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.engine.options.patterns import parse_pattern, resolve_sparsity
-from core.engine.options.sensitivity_curves import Sensitivity
-from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.options.sensitivity import LayerCosts, Sensitivity, allocate
 from core.engine.removals.weights.options import LayerSelection, prunable_linears, selection_of
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
