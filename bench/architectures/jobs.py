@@ -20,7 +20,7 @@ from core.engine.pruning.streams.hidden_states import ActivationBudget
 from core.engine.pruning.streams.stream import Stream
 from core.engine.removals.experts.counts import expert_sparsities
 from core.engine.resume.store import ResumeStore
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.job_body import Layout

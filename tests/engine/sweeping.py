@@ -20,7 +20,7 @@ from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.removals.widths.options import WidthOptions
 from core.engine.resume.kinds import BLOCK
 from core.methods.registry import get_method
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import Progress

@@ -19,7 +19,7 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.protocols import AddedForm
 from core.engine.models.casting import folder_as_stored
 from core.engine.models.folder import ModelFolder, open_model
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.outputs import losses_of
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request

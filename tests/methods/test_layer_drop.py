@@ -36,7 +36,7 @@ from core.methods.frontier import output_metric, search, structured
 from core.methods.frontier.output_metric import RunCosts
 from core.methods.frontier.search import divergence, least_costly
 from core.methods.frontier.structured import StructuredFrontier
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from secateur_wire.errors import InvalidParameters, TargetUnreachable
 from tests.engine.apart import Apart
 from tests.engine.pruning.test_structured import edit

@@ -11,7 +11,7 @@ from torch import Tensor
 from core.engine.architectures.describe import inspect_folder
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.results import PruneResult
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from tests.engine.sweeping import request_for, with_heads
 
 

@@ -10,7 +10,7 @@ from core.engine.architectures.description import ModelDescription, require_stru
 from core.engine.options.axes import Compensation, CutRefit, ForwardOptions
 from core.engine.removals.layers.counts import most_removable_layers
 from core.engine.removals.widths.options import WidthOptions
-from core.measurements.sentences import measured_losses
+from core.measurements.reader import measured_losses
 from core.methods.descriptions.zeros import ADMMParameters
 from core.methods.method_info import GRADIENTS, MethodInfo, PlanOffer, Variant
 from secateur_wire.errors import InvalidParameters

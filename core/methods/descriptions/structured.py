@@ -12,7 +12,7 @@ from core.engine.removals.layers.counts import removable_runs
 from core.engine.removals.layers.options import LayerOptions
 from core.engine.removals.widths.adapter_options import AdapterOptions
 from core.engine.removals.widths.options import RankedWidthOptions, WidthOptions
-from core.measurements.sentences import measured_losses
+from core.measurements.reader import measured_losses
 from core.methods.method_info import CALIBRATION, GRADIENTS, TRAINING, MethodInfo, PlanOffer, arxiv
 from secateur_wire.errors import InvalidParameters
 from secateur_wire.job_body import Layout

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from core.engine.options.axes import AllocationOptions, CompensationOptions, PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
-from core.measurements.sentences import measured_losses
+from core.measurements.reader import measured_losses
 from core.methods.method_info import BOTH_TASKS, MethodInfo, PlanOffer, arxiv
 
 HAN_2015 = arxiv(

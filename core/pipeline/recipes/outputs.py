@@ -8,7 +8,7 @@ from core.engine.cuts.losses import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.quantization.settings import PARAM, resolve_quantization
 from core.methods.registry import get_method
-from core.pipeline.recipes.parts import Output, Quantization
+from core.pipeline.recipes.recipe import Output, Quantization
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.errors import InvalidRequest
 

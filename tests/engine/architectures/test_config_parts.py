@@ -19,7 +19,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.stages.discover import discover_and_test

@@ -25,7 +25,7 @@ from core.engine.removals.layers.counts import check_layer_count, first_removabl
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
 from core.methods.descriptions.structured import DepthParameters
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import InvalidParameters, InvalidSparsity, MissingTensors, UnsupportedArchitecture

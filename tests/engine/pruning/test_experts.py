@@ -28,7 +28,7 @@ from core.engine.pruning.results import ExpertRow, PruneResult
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
 from core.engine.removals.experts.counts import expert_sparsities
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.stages.discover import discover_and_test
 from secateur_wire.errors import (
     CorruptSafetensors,

@@ -25,7 +25,7 @@ from core.engine.pruning.streams.hidden_states import ActivationBudget
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.removal import layer_unit_sets, remove_units
 from core.engine.resume.store import ResumeStore
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import InvalidParameters, InvalidSparsity

@@ -15,7 +15,7 @@ from core.engine.models.loading import load_model
 from core.engine.models.pack_quantized import packed_tensors
 from core.engine.models.tensors import load_tensors, unpack
 from core.engine.quantization.settings import resolve_quantization, stored_bits
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.progress import Progress, WorkStopped
 from secateur_wire.errors import InvalidRequest, UnusableModel
 from secateur_wire.job_body import Quantization

@@ -14,7 +14,7 @@ import torch
 from core.engine.models.casting import folder_as_stored
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.results import PruneResult
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.progress import Progress, WorkStopped
 from secateur_wire.job_body import Layout, StoredDtype
 from tests.engine.pruning.test_experts import GROUPED, PER_EXPERT, opened

@@ -16,7 +16,7 @@ from core.engine.removals.vocabulary.sizes import reduced_description
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
 from core.methods.registry import get_method, parse_parameters
-from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.recipe import Output
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.vocabulary import request_with_vocabulary
