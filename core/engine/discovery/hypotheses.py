@@ -510,8 +510,7 @@ def _head_settings(reader: _Reader, differential: Differential) -> Iterator[_Hea
             for name in named
             if of_keys[name] and name not in (heads, head_dim) and named[heads] % named[name] == 0
         ]
-        yield from (_HeadSettings(heads, each, head_dim) for each in keys)
-        yield _HeadSettings(heads, None, head_dim)
+        yield from (_HeadSettings(heads, each, head_dim) for each in keys or [None])
 
 
 def _head_dim_key(reader: _Reader, heads: int, differential: Differential) -> tuple[str | None, str | None]:

@@ -10,7 +10,7 @@ from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_H
 from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.discovery.configuration import Settings, open_config
 from core.engine.discovery.discover import merged_groups
-from core.engine.discovery.removal_axes import with_units
+from core.engine.discovery.hypotheses import with_units
 from core.engine.discovery.resizing import narrowed, shortened
 from tests.engine.crossing import partly
 from tests.engine.tiny import UNLIKE, architecture_of, make_config
