@@ -33,7 +33,7 @@ from core.engine.discovery.configuration import (
 )
 from core.engine.discovery.execution import EXPERT, ROUTER, STACKED, Execution, TracedSublayer, trace
 from core.engine.discovery.experts import UnknownExperts, check_stacks, discover_experts, with_routing
-from core.engine.discovery.hypotheses import with_layers_key, with_units
+from core.engine.discovery.hypotheses import CHANNELS, HEADS, with_layers_key, with_units
 from core.engine.discovery.names import (
     StoredLayers,
     StoredNames,
@@ -238,9 +238,9 @@ def _experts(traced: _TracedModel, left_alone: Mapping[str, str], small: PreTrai
 def _refused(
     traced: _TracedModel, experts: Experts | str | None, small: PreTrainedModel, settings: Settings
 ) -> dict[str, str]:
-    refused = {}
+    refused: dict[str, str] = {}
     if isinstance(experts, str):
-        refused["experts"] = experts
+        refused |= dict.fromkeys(("experts", CHANNELS, HEADS), experts)
     layers = reason_to_keep_layers(small, settings, traced.blocks.name)
     if layers is not None:
         refused["layers"] = layers
@@ -320,7 +320,6 @@ def _sublayer(output: str, alike: Sequence[TracedSublayer]) -> Sublayer:
     norms = {each.norm for each in alike}
     return Sublayer(
         (*filter(None, before), (output,)),
-        {"heads": ()} if any(each.attends for each in alike) else {},
         norm=norms.pop() if len(norms) == 1 else None,
     )
 

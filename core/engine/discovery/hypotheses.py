@@ -27,7 +27,6 @@ from core.engine.discovery.differential import Change, Differential, one_line
 CHANNELS: Final = CHANNELS_KIND
 HEADS: Final = "heads"
 UNIFORM: Final = "uniform"
-_EXPERTS: Final = "experts"
 _CHANNEL: Final = "channel"
 _FOLLOWS: Final = "the size of a head follows from other settings, so no head can be removed"
 _FACTORS: Final = (1, 2, 3, 4)
@@ -41,7 +40,7 @@ Rows: TypeAlias = Mapping[tuple[str, int], int]
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Way to remove units of a kind: the axes in a small copy and in the model itself, and the settings that count them.
+    """Way to remove units of a kind: the axes in a small copy and in the model, and the settings of their number.
 
     `output` is the linear layer that reads the units. `settings` are fields of the architecture. Where no setting
     counts them, `uncounted` is the reason, and the modelling file of a pruned model gives the widths.
@@ -84,9 +83,6 @@ def hypotheses(
     `small` belongs to the config of a small copy, `real` to the config with its own widths. The channels of a mixture
     are those of its experts.
     """
-    if _EXPERTS in architecture.refused:
-        yield architecture.refused[_EXPERTS]
-        return
     try:
         if kind == HEADS:
             yield from _heads(architecture, small, real)
@@ -155,7 +151,7 @@ class _Reader:
         return cls(output, tuple(found), side, *set(found.values())) if len(set(found.values())) == 1 else None
 
     def rows(self, changes: frozenset[Change] | str, more: int) -> Rows | str:
-        """Return the rows of one unit in each parameter of a block that `more` units change, or the reason against it."""
+        """Return the rows of one unit in each parameter that `more` units change, or the reason against the setting."""
         if isinstance(changes, str):
             return changes
         rows: dict[tuple[str, int], int] = {}
@@ -413,7 +409,8 @@ def _channels_of_experts(
         (name, count) for (name, dimension), count in others.items() if name.endswith(".weight") and dimension == side
     ]
     if len(readers) != 1:
-        return f"it also changes what {', '.join(sorted(name for name, _ in readers)) or 'no layer'} reads besides the experts"
+        others_reading = ", ".join(sorted(name for name, _ in readers)) or "no layer"
+        return f"it also changes what {others_reading} reads besides the experts"
     ((reader, sets),) = readers
     axes = {}
     for (name, _), count in sorted(others.items()):
@@ -505,10 +502,8 @@ def _head_settings(reader: _Reader, differential: Differential) -> Iterator[_Hea
             if reason is not None:
                 yield reason
             continue
-        keys = [
-            name
-            for name in named
-            if of_keys[name] and name not in (heads, head_dim) and named[heads] % named[name] == 0
+        keys: list[str | None] = [
+            name for name in named if of_keys[name] and name not in (heads, head_dim) and not named[heads] % named[name]
         ]
         yield from (_HeadSettings(heads, each, head_dim) for each in keys or [None])
 
@@ -592,13 +587,9 @@ def _axes_of_heads(
             axis = UnitAxis(module, "in", ("query",))
         else:
             of_query = sizes.group * queries.get((name, dimension), 0) if queries else _guessed(module, count, sizes)
-            if module not in architecture.linears:
-                run = None if dimension else _run_outside_linears(of_query, count - of_query, sizes)
-                runs = () if run is None else (run,)
-            else:
-                is_input = last == "weight" and dimension == reader.side
-                runs = () if is_input else _runs(of_query, count - of_query, sizes, is_usual)
-            if not runs:
+            is_linear = module in architecture.linears
+            runs = _runs(of_query, count - of_query, sizes, is_usual)
+            if dimension == (reader.side if is_linear and last == "weight" else 1) or (not is_linear and len(runs) > 1):
                 return f"this setting also changes {name}"
             axis = UnitAxis(module, "out", runs)
         if axes.setdefault(module, axis) != axis:
@@ -626,14 +617,7 @@ def _runs(of_query: int, of_key: int, sizes: _Sizes, is_usual: bool) -> tuple[st
             each, rest = divmod(rows // heads, sizes.head_dim)
             is_apart = (of_query and features == "key") == is_usual
             if rest:
-                runs.append(f"{one}:{rows // heads}")
+                runs.append(_times(one, rows // heads))
             else:
                 runs += [features] * each if is_apart else [_times(features, each)]
     return tuple(runs)
-
-
-def _run_outside_linears(of_query: int, of_key: int, sizes: _Sizes) -> str | None:
-    """Return the run of a parameter that has entries of whole heads, or one for each head; None where it has neither."""
-    if of_query:
-        return {sizes.group: "head", sizes.group * sizes.head_dim: "query"}.get(of_query)
-    return {1: "kv_head", sizes.head_dim: "key"}.get(of_key)

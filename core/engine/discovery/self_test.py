@@ -91,8 +91,8 @@ def _with_tested_units(
             if isinstance(each, str):
                 reason = each
                 continue
-            if UNIFORM in architecture.refused:
-                reason = f"layers get as narrow by their modelling file, which leaves heads as they are: {architecture.refused[UNIFORM]}"
+            if (why := architecture.refused.get(UNIFORM)) is not None:
+                reason = f"layers get as narrow by their modelling file, which leaves heads as they are: {why}"
                 break
             tried = each.applied(as_small, is_small=True)
             failed = _failed_units(folder, tried, kind, work)
@@ -103,9 +103,8 @@ def _with_tested_units(
                 architecture = replace(architecture, refused={**architecture.refused, **failed})
                 break
         if reason is not None:
-            as_small, architecture = (
-                replace(each, refused={**each.refused, kind: reason}) for each in (as_small, architecture)
-            )
+            as_small = replace(as_small, refused={**as_small.refused, kind: reason})
+            architecture = replace(architecture, refused={**architecture.refused, kind: reason})
     failed = _failed_parts(folder, as_small, work)
     required: tuple[str, ...] = ()
     if LAYERS not in failed and LAYERS not in as_small.refused:
@@ -136,7 +135,7 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
     """
     if (reason := _failure(folder, architecture)) is not None:
         return {WEIGHTS: reason}
-    failed = {}
+    failed: dict[str, str] = {}
     for kind in (CHANNELS, HEADS):
         if kind not in architecture.refused and architecture.axes(kind):
             failed |= _failed_units(folder, architecture, kind, work)
