@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from core.engine.checkpoints.companions import template_constants
 from core.engine.datasets.formats import detect_format
 from core.engine.datasets.paired_windows import paired_set
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import EvaluationSet
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
-from core.engine.removals.vocabulary.rows import write_reduced
-from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
-from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
-from core.engine.removals.vocabulary.tokenizers.files import named_ids, template_strings, write_tokenizer
-from core.engine.removals.vocabulary.tokenizers.tokenizer_file import read_tokenizer
+from core.engine.vocabulary.choice import choose_tokens
+from core.engine.vocabulary.counts import count_tokens
+from core.engine.vocabulary.files import named_ids, write_tokenizer
+from core.engine.vocabulary.rows import write_reduced
+from core.engine.vocabulary.tokenizer_kinds import read_tokenizer
 from core.progress import Progress
 from secateur_wire.job_body import VocabularyChoice
 
@@ -58,7 +59,7 @@ def _reduce(folder: ModelFolder, spec: dict[str, Any]) -> dict[str, Any]:
         read_tokenizer(folder.path),
         counts,
         tokens=spec["tokens"].get(spec["reduced"]),
-        keep=template_strings(folder.path),
+        keep=template_constants(folder.path),
         required=named_ids(folder.path, size),
         round_to=VocabularyChoice().round_to,
     )

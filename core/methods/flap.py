@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.models.tensors import to_out_in
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import BlockToPrune, Moments, PrunedBlock, TokensAtBlock

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.engine.architectures.unit_kind import KindName
-from core.engine.options.base import MethodParameters
+from core.engine.architectures.units import KindName
+from core.engine.options.axes import MethodParameters
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
@@ -36,15 +36,12 @@ class LLMPruner(UnitMethod):
         def score(layer: int, weights: Mapping[str, Tensor], g: Mapping[str, Tensor], F: Mapping[str, Tensor]) -> None:
             scores[layer] = {each.kind: self._importance(each, weights, g, F).cpu() for each in unit_sets[layer]}
 
-        with context.hidden_state_cache() as cache:
+        with context.stream("gradients", context.calibration, micro_batch=1, keeps_all=True) as stream:
             loss = backward_blocks(
-                context.streamed,
-                context.calibration,
-                context.forward_dtype,
+                stream,
                 [[unit_slice.name for each in layer for unit_slice in each.slices] for layer in unit_sets],
                 score,
                 squares=self.is_mixed,
-                cache=cache,
             )
         context.log(f"gradients of {len(context.calibration)} sequences, mean loss {loss:.4f}")
         return context.keep_highest(scores)

@@ -18,11 +18,11 @@ from core.engine.exporters.probe_lines import varied_lines
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.gguf_header import read_gguf_header
 from core.engine.models.gguf_import import PRE_TOKENIZERS, build_tokenizer
-from core.engine.removals.vocabulary.rows import required_tokens, write_reduced
-from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
-from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
-from core.engine.removals.vocabulary.tokenizers.files import write_tokenizer
-from core.engine.removals.vocabulary.tokenizers.tokenizer_file import read_tokenizer
+from core.engine.vocabulary.choice import choose_tokens
+from core.engine.vocabulary.counts import count_tokens
+from core.engine.vocabulary.files import write_tokenizer
+from core.engine.vocabulary.rows import required_tokens, write_reduced
+from core.engine.vocabulary.tokenizer_kinds import read_tokenizer
 from secateur_wire.errors import InvalidRequest, UnusableModel
 from tests.gguf.cells import export
 from tests.gguf.files import Merges, finish, train_byte_level, write_byte_level, write_sentencepiece

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.engine.architectures.structure import LayerShape
 from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.units import removed_kinds
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapter_model import AdapterModel, estimated_gradient

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.units import removed_kinds
 from core.engine.models.folder import open_model
 from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets
 from core.engine.resume.kinds import SELECTION

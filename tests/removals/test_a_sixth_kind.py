@@ -18,7 +18,7 @@ from core.engine.removals.registry import REMOVALS
 from core.methods.registry import CLASSES, METHODS
 from core.pipeline.messages import ModelSource, PruneOutput, TextSource
 from core.pipeline.reports.model_card import model_card
-from core.pipeline.stages.prune.spec import PruneSpec
+from core.pipeline.stages.pruning_spec import PruneSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress, WorkStopped
 from core.settings import Settings

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
-from core.engine.architectures.unit_kind import axis_dimension, run_name
-from core.engine.architectures.unit_registry import BLOCK_KINDS
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.units import BLOCK_KINDS, axis_dimension, run_name
 from secateur_wire.errors import UnsafeConfig, UnusableModel
 from secateur_wire.job_body import Layout as Layout
 

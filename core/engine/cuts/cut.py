@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 from core.device_kinds import CPU
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.heterogeneous import Layout
-from core.engine.options.base import MethodParameters
+from core.engine.architectures.description import Description, ModelDescription
+from core.engine.architectures.unit_counts import CostLimit
+from core.engine.options.axes import MethodParameters
 from core.engine.options.patterns import Pattern
+from secateur_wire.job_body import Layout
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from core.engine.architectures.unit_kind import UnitKind
-from core.engine.architectures.unit_registry import removed_kinds
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.unit_counts import WidthReduction
+from core.engine.architectures.units import UnitKind, removed_kinds
 
 
 @dataclass(frozen=True)

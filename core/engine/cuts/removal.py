@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.losses import Losses
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.cuts.report import SharePanel, counted_units
 from core.engine.cuts.size import Figure, SizeScale, scale_of_parameters
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from secateur_wire.metrics import Sparsity
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 
 Figure = Literal["parameters", "bytes"]

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 
 
 class VariantWorth(BaseModel, frozen=True):

@@ -18,9 +18,11 @@ from core.engine.architectures.architecture import (
     KV_HEADS_KEY,
     OWN_WIDTH_KEY,
     Architecture,
+    ExpertChannels,
+    Experts,
+    LinearNetwork,
+    UnitAxis,
 )
-from core.engine.architectures.experts import ExpertChannels, Experts, LinearNetwork
-from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.discovery.configuration import Settings
 from core.engine.discovery.differential import Change, Differential, one_line
 

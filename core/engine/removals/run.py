@@ -12,11 +12,11 @@ from core.engine import removals
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.removal import Removal
 from core.engine.models.folder import ModelFolder
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.results import PruneResult
-from core.engine.pruning.streams.stream import ActivationBudget
+from core.engine.pruning.streams.hidden_states import ActivationBudget
 from secateur_wire.base import JsonObject
 from secateur_wire.job_body import Quantization
 

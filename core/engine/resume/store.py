@@ -11,17 +11,26 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from core.engine.models.tensors import load_tensors, write_tensors
-from core.engine.resume.fingerprint import file_sha256
 from core.engine.resume.kinds import FOLDER, STATE, Kind
+
+VERSIONS = ("torch", "transformers", "accelerate", "peft")
+"""Packages whose arithmetic affects a stage's numbers."""
+RECORD_VERSION = 4
+"""Version of the saved records. It rises when a stage changes a saved name or meaning; older attempts then start over.
+"""
+
 
 JsonObject = dict[str, Any]
 """Object as in JSON."""
@@ -144,6 +153,14 @@ class ResumeStore:
                 return Saved(record["position"], record["state"], folder.parent, hashes)
         return rejected
 
+    def resume(self, kind: Kind, log: Callable[[str], None]) -> Saved | None:
+        """Return what `load` does; None where no record can be used, and `log` is told why if there are any."""
+        saved = self.load(kind)
+        if isinstance(saved, Rejected):
+            log(saved.reason)
+            return None
+        return saved
+
     def adopt(self, kind: Kind, saved: Saved) -> None:
         """Make a record this attempt's own, without a copy of its files where the file system has links.
 
@@ -206,3 +223,44 @@ def _is_intact(file: Path, digest: str) -> bool:
         return file_sha256(file) == digest
     except OSError:
         return False
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Arithmetic of this process: kind of device, threads, dtype of the forwards, versions of packages."""
+
+    device: str
+    threads: int
+    dtype: str
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, device: torch.device, dtype: torch.dtype) -> "Runtime":
+        """Return the runtime of work on a device with this process's present settings."""
+        return cls(device.type, torch.get_num_threads(), str(dtype), versions())
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the version of each of `VERSIONS`, cached: reading them takes longer than a block of a small model."""
+    return {name: version(name) for name in VERSIONS}
+
+
+def fingerprint(stage: str, facts: Mapping[str, Any], runtime: Runtime) -> str:
+    """Return a hash of a stage's name, its facts as JSON, the runtime, and the version of records."""
+    everything = {"stage": stage, "facts": facts, "runtime": asdict(runtime), "records": RECORD_VERSION}
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def tensors_sha256(*tensors: Tensor) -> str:
+    """Return the SHA-256 of the tensors' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for each in tensors:
+        digest.update(each.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def file_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file; raises OSError where it cannot be read."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

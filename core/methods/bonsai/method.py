@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.architectures.unit_counts import LayerCounts, removable_parameters
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block

@@ -4,10 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.unit_counts import CostLimit, LayerCounts, WidthReduction
+from core.engine.architectures.units import KindName
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.propagation import InputGroup, input_groups
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.streams.stream import RecordedArguments

@@ -10,7 +10,7 @@ from math import floor
 import torch
 from torch import Tensor
 
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.pruning.schedule import COOL_DOWN, WARM_UP
 from core.engine.pruning.units.adapter_model import (
     AdapterModel,

@@ -3,11 +3,12 @@
 import sys
 from contextlib import redirect_stdout
 
+from core.engine.checkpoints.companions import template_constants
 from core.engine.datasets.text_files import read_documents
-from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
-from core.engine.removals.vocabulary.tokenizers.counts import count_tokens, counted_documents
-from core.engine.removals.vocabulary.tokenizers.files import named_ids, template_strings
-from core.engine.removals.vocabulary.tokenizers.tokenizer_file import read_tokenizer
+from core.engine.vocabulary.choice import choose_tokens
+from core.engine.vocabulary.counts import count_tokens, counted_documents
+from core.engine.vocabulary.files import named_ids
+from core.engine.vocabulary.tokenizer_kinds import read_tokenizer
 from core.pipeline.messages import CountAnswer, CountedTokens, CountQuestion
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import VocabularyChoice
@@ -24,7 +25,7 @@ def answer(question: CountQuestion) -> CountAnswer:
             tokenizer,
             counts,
             tokens=None,
-            keep=template_strings(folder),
+            keep=template_constants(folder),
             required=named_ids(folder, question.vocabulary_size),
             round_to=VocabularyChoice().round_to,
         )

@@ -16,7 +16,7 @@ def discover_and_test(config: Mapping[str, JsonValue], tensors: Mapping[str, Ten
     """
     from core.engine.discovery.discover import discover_with_copy
     from core.engine.discovery.self_test import self_tested
-    from core.engine.removals.vocabulary.small_copy import with_vocabulary
+    from core.engine.vocabulary.small_copy import with_vocabulary
 
     architecture, small, real = discover_with_copy(config, tensors)
     architecture = with_vocabulary(architecture, small)

@@ -12,16 +12,16 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, defer
 
 from core.database import new_id
-from core.engine.architectures.describe import task_of
-from core.engine.architectures.model_task import MODEL_TASKS
-from core.engine.architectures.sandboxed import Slot, describe_sandboxed
-from core.engine.architectures.undiscovered import (
+from core.engine.architectures.description import (
+    MODEL_TASKS,
     UNDISCOVERED,
     Source,
     UndiscoveredFacts,
     UndiscoveredModel,
     stored_description,
+    task_of,
 )
+from core.engine.architectures.sandboxed import Slot, describe_sandboxed
 from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe

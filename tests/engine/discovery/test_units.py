@@ -6,8 +6,14 @@ import pytest
 from pydantic import JsonValue
 
 from bench.architectures.tiny_configs import tiny_config
-from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY, Architecture, Sublayer
-from core.engine.architectures.unit_axis import UnitAxis
+from core.engine.architectures.architecture import (
+    HEAD_DIM_KEY,
+    HEADS_KEY,
+    KV_HEADS_KEY,
+    Architecture,
+    Sublayer,
+    UnitAxis,
+)
 from core.engine.discovery.configuration import Settings, open_config
 from core.engine.discovery.discover import merged_groups
 from core.engine.discovery.hypotheses import with_units

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.describe import inspect_folder
 from core.engine.architectures.heterogeneous import LAYERS_KEY, MODELLING_FILE, modelling_file
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.structure import LayerShape
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
@@ -21,7 +21,7 @@ from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.removal import KeptUnits
 from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from secateur_wire.errors import ReloadCheckFailed, UnsafeConfig
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly

@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM
 
 from bench.architectures.masked import without_units
 from core.engine.architectures.description import require_structure
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import removable_parameters
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.units import removed_kinds
 from core.engine.models.experts import ExpertStacks
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.removal import UnitSet, layer_unit_sets
+from secateur_wire.job_body import Layout
 from tests.engine.pruning.test_experts import (
     GROUPED,
     NO_REFIT,

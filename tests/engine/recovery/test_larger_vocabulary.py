@@ -10,9 +10,9 @@ from tokenizers import Tokenizer as RustTokenizer
 from transformers import PreTrainedTokenizerFast
 
 from core.engine.recovery.distill.larger_vocabulary import LargerVocabulary
-from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
-from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
-from core.engine.removals.vocabulary.tokenizers.tokenizer_file import parse_tokenizer
+from core.engine.vocabulary.choice import choose_tokens
+from core.engine.vocabulary.counts import count_tokens
+from core.engine.vocabulary.tokenizer_kinds import parse_tokenizer
 from secateur_wire.errors import InvalidRequest
 from tests.engine.vocabulary.tokenizer_files import KINDS, LINES, UNKNOWN, write
 

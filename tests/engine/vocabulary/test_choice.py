@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 
 from core.engine.datasets.formats import DOCUMENT_END
-from core.engine.removals.vocabulary.tokenizers import counts as counting
-from core.engine.removals.vocabulary.tokenizers.choice import KeptTokens, choose_tokens
-from core.engine.removals.vocabulary.tokenizers.counts import Counts, count_tokens
-from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer
-from core.engine.removals.vocabulary.tokenizers.tokenizer_file import read_tokenizer
+from core.engine.vocabulary import counts as counting
+from core.engine.vocabulary.choice import KeptTokens, choose_tokens
+from core.engine.vocabulary.counts import Counts, count_tokens
+from core.engine.vocabulary.tokenizer import Tokenizer
+from core.engine.vocabulary.tokenizer_kinds import read_tokenizer
 from secateur_wire.errors import InvalidRequest
 from tests.engine.vocabulary.tokenizer_files import KINDS, LINES, write
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 
 from core.engine.exporters.probe_lines import varied_lines
-from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer
-from core.engine.removals.vocabulary.tokenizers.tokenizer_file import parse_tokenizer
+from core.engine.vocabulary.tokenizer import Tokenizer
+from core.engine.vocabulary.tokenizer_kinds import parse_tokenizer
 from tests.engine.vocabulary.tokenizer_files import END, KINDS, TOOL, Content
 
 OTHER_LINES = varied_lines(800, seed=7)

@@ -13,9 +13,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from core.engine.removals.vocabulary.tokenizers.config_ids import config_ids, renumbered
-from core.engine.removals.vocabulary.tokenizers.files import named_ids, write_tokenizer
-from core.engine.removals.vocabulary.tokenizers.tokenizer_file import parse_tokenizer, read_tokenizer
+from core.engine.vocabulary.files import config_ids, named_ids, renumbered, write_tokenizer
+from core.engine.vocabulary.tokenizer_kinds import parse_tokenizer, read_tokenizer
 from secateur_wire.errors import InvalidRequest
 from tests.engine.vocabulary.tokenizer_files import END, KINDS, TOOL, Content, write
 

@@ -14,15 +14,15 @@ from transformers import AutoModelForCausalLM
 
 from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.discovered import architectures
-from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
+from core.engine.architectures.describe import describe_source
+from core.engine.architectures.description import UndiscoveredModel, architectures
 from core.engine.checkpoints.files import INDEX_FILE
 from core.engine.exporters.huggingface import write_weights
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
-from core.engine.removals.vocabulary import rows
-from core.engine.removals.vocabulary.rows import required_tokens, write_reduced
 from core.engine.removals.vocabulary.sizes import reduced_description
+from core.engine.vocabulary import rows
+from core.engine.vocabulary.rows import required_tokens, write_reduced
 from core.pipeline.stages.discover import discover_and_test
 from secateur_wire.errors import InvalidRequest, UnsupportedArchitecture
 from tests.engine.crossing import partly

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from core.engine.architectures.structure import ModelStructure
-from core.engine.architectures.unit_kind import UnitKind
+from core.engine.architectures.units import UnitKind
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.compensation.last_matrices import fit_last_matrices, hooked_experts, mixture_batches
 from core.engine.pruning.compensation.unit_refit import UnitRefit

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.description import require_structure
-from core.engine.architectures.unit_kind import KindName, UnitKind
+from core.engine.architectures.units import KindName, UnitKind
 from core.engine.cuts.report import LAYER
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import fast_arithmetic

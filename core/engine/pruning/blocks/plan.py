@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.unit_kind import AttentionMode, UnitKind
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.unit_counts import WidthReduction
+from core.engine.architectures.units import AttentionMode, UnitKind
 from core.engine.cuts.plan import RemovalPlan
-from core.engine.options.compensation import Refit
+from core.engine.options.axes import Refit
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
 from secateur_wire.base import JsonObject
+from secateur_wire.job_body import Layout
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """Trial of counts: a method prunes the model to them on a few tokens, as the pass does, and the result is discarded."""
 
 from collections.abc import Iterable, Mapping
-from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,8 +10,6 @@ from torch import Tensor, nn
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.blocks.block_choice import BlockChoice
 from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.streams.block_gradients import forward_blocks
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.gaps import GapPassing
@@ -22,55 +19,13 @@ from core.engine.pruning.units.removal_config import config_after_removal, narro
 from core.engine.resume.store import ResumeStore
 
 
-class RecordedStream(Stream):
-    """Stream of tokens through the dense model that knows its hidden states before and after every block.
-
-    It computes a block only where another object watches the block's modules.
-    """
-
-    def __init__(self, context: UnitSelectionContext, tokens_NT: Tensor, states: HiddenStateCache) -> None:
-        """Run the tokens [sequences, time] through all blocks, and keep their hidden states in `states`."""
-        streamed, dtype = context.streamed, context.forward_dtype
-        super().__init__(
-            "recorded",
-            tokens_NT,
-            streamed,
-            ResumeStore(context.scratch, ""),
-            context.budget,
-            dtype=dtype,
-            micro_batch=context.micro_batch,
-            resumable=False,
-        )
-        self._states = states
-        for batch, hidden_BTD in enumerate(forward_blocks(streamed, self.tokens, dtype, self._states.put)):
-            self._states.put(len(streamed), batch, hidden_BTD)
-
-    def start(self) -> None:
-        self.done = 0
-
-    def hidden(self, index: int) -> Tensor:
-        return self._states.get(self.done, index)
-
-    def store(self, index: int, hidden: Tensor) -> None:
-        """Do nothing: the output of the block is known."""
-
-    def advance_unwatched(self, block: nn.Module, index: int) -> None:
-        self.step()
-
-    def after(self, done: int) -> "RecordedStream":
-        """Return the stream after this many blocks."""
-        stream = copy(self)
-        stream.done = done
-        return stream
-
-
 class RecordedGaps(GapPassing):
     """Gaps in a model whose `dense` stream is known behind all blocks: the target in front of a gap is there already.
 
     The last output of every other layer has the dense stream behind the layer as its target.
     """
 
-    def __init__(self, dense: RecordedStream, streamed: StreamedModel, layers: Iterable[int]) -> None:
+    def __init__(self, dense: Stream, streamed: StreamedModel, layers: Iterable[int]) -> None:
         super().__init__(dense, streamed, layers)
         self._recorded = dense
 
@@ -88,10 +43,13 @@ def hidden_states_after_trial(
     context: UnitSelectionContext,
     method: BlockUnitMethod,
     counts: UnitCounts,
-    dense: RecordedStream,
+    dense: Stream,
     seen_NT: Tensor,
 ) -> list[Tensor]:
-    """Return the last block's outputs for batches of the tokens `seen`, after pruning with the tokens of `dense`."""
+    """Return the last block's outputs for batches of the tokens `seen`, after pruning with the tokens of `dense`.
+
+    `dense` knows its hidden states before and behind every block.
+    """
     streamed, family = context.streamed, context.folder.family
     raw = config_after_removal(context.folder, context.structure, context.kinds, counts)
     narrow = narrow_model(streamed, raw)

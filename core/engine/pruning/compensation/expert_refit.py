@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from core.engine.architectures.experts import Experts
+from core.engine.architectures.architecture import Experts
 from core.engine.models.experts import RoutedTokens, mixture_module, router_tensors
 from core.engine.models.hooks import removed_after
-from core.engine.options.compensation import ROUTER_STEPS, SWEEPS, Refit
+from core.engine.options.axes import ROUTER_STEPS, SWEEPS, Refit
 from core.engine.pruning.compensation.last_matrices import (
     LastMatrices,
     MixtureBatch,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
-from core.engine.options.compensation import Refit
+from core.engine.options.axes import Refit
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.streams.propagation import (

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.models.loading import load_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.units.context import UnitSelectionContext

@@ -7,11 +7,10 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.experts import Experts
+from core.engine.architectures.architecture import Architecture, Experts
 from core.engine.architectures.structure import LayerShape
 from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName, UnitKind
+from core.engine.architectures.units import KindName, UnitKind
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.input_statistics import InputMoments, InputStatistic, StackedMoments

@@ -1,24 +1,22 @@
 """Context in which a structured method chooses units: the model, its units, the calibration tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
-from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.unit_counts import LayerCounts, WidthReduction
+from core.engine.architectures.units import KindName, UnitKind
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.schedule import counts_at
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache, hidden_state_cache
-from core.engine.pruning.streams.stream import ActivationBudget
+from core.engine.pruning.streams.hidden_states import ActivationBudget
+from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
 from core.engine.pruning.units.ranking import ranked_counts
 from core.engine.pruning.units.removal import (
@@ -28,6 +26,8 @@ from core.engine.pruning.units.removal import (
     layer_unit_sets,
     require_finite,
 )
+from core.engine.resume.store import ResumeStore
+from secateur_wire.job_body import Layout
 
 Scores = Sequence[Mapping[KindName, Tensor]]
 """Score of each unit of each decoder layer, by kind: [units]; the highest are kept."""
@@ -81,9 +81,22 @@ class UnitSelectionContext:
         """Counts each layer keeps; None where they depend on the scores."""
         return None if self.width_reduction is None else self.width_reduction.counts
 
-    def hidden_state_cache(self) -> AbstractContextManager[HiddenStateCache]:
-        """Return a cache of hidden states within the budget, which is empty at the end of its context."""
-        return hidden_state_cache(self.budget, self.scratch)
+    def stream(
+        self, name: str, tokens_NT: Tensor, micro_batch: int | None = None, *, keeps_all: bool = False
+    ) -> AbstractContextManager[Stream]:
+        """Return a stream of tokens [sequences, time] through the dense model, closed at the end of its context."""
+        stream = Stream(
+            name,
+            tokens_NT,
+            self.streamed,
+            ResumeStore(self.scratch, ""),
+            self.budget,
+            dtype=self.forward_dtype,
+            micro_batch=micro_batch or self.micro_batch,
+            resumable=False,
+            keeps_all=keeps_all,
+        )
+        return closing(stream)
 
     def unit_sets(self, layer: int) -> list[UnitSet]:
         return layer_unit_sets(self.folder.family, self.structure, layer, self.kinds)

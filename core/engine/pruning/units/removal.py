@@ -8,12 +8,10 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from core.engine.architectures.architecture import CHANNELS_KIND, Architecture
-from core.engine.architectures.experts import ExpertChannels, Experts
+from core.engine.architectures.architecture import CHANNELS_KIND, Architecture, ExpertChannels, Experts, UnitAxis
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName, UnitKind, axis_dimension, axis_tensors, run_name
+from core.engine.architectures.units import KindName, UnitKind, axis_dimension, axis_tensors, run_name
 from core.engine.cuts.worth import WorthTable
 from core.engine.pruning.masks import lowest
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice

@@ -3,13 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from core.engine.architectures.architecture import EXPERTS_KIND
+from core.engine.architectures.architecture import EXPERTS_KIND, Experts, Routing
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.experts import Experts, Routing
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import ROUNDING, LayerCounts
-from core.engine.architectures.unit_kind import UnitKind
-from core.engine.architectures.unit_registry import EXPERT_UNITS
+from core.engine.architectures.units import EXPERT_UNITS, UnitKind
 from core.engine.cuts.plan import RemovalPlan
 from secateur_wire.errors import InvalidSparsity, UnsupportedArchitecture
 

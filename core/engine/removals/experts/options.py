@@ -2,8 +2,7 @@
 
 from pydantic import Field
 
-from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import CutRefit, RefitOptions
+from core.engine.options.axes import CutRefit, MethodParameters, RefitOptions
 
 _DEFAULT_REFIT = CutRefit(refit="auto", ridge=0.1)
 

@@ -1,7 +1,7 @@
 """Options of methods that remove whole layers."""
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.removals.layers.counts import check_layer_count
 
 

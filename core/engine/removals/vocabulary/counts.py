@@ -4,7 +4,7 @@ import math
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.cut import Cut
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.removals.vocabulary.sizes import vocabulary_size
 from secateur_wire.errors import InvalidParameters, InvalidRequest, InvalidSparsity
 from secateur_wire.job_body import VocabularyChoice

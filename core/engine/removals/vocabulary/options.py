@@ -1,6 +1,6 @@
 """Options of methods that remove tokens from the vocabulary."""
 
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from secateur_wire.job_body import VocabularyChoice
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from core.engine.models.folder import ModelFolder
-from core.engine.options.propagation import PropagationOptions
+from core.engine.options.axes import PropagationOptions
 from core.engine.pruning.plan import LayerwisePlan
 from core.engine.removals.run import PassRequest
 from core.engine.removals.weights.options import LayerSelection

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.vocabulary_table import VocabularyTable
+from core.engine.architectures.structure import VocabularyTable
 from secateur_wire.errors import UnsupportedArchitecture, UnusableModel
 
 OFFER: Final = "vocabulary"

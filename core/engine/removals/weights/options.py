@@ -6,10 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from core.engine.architectures.describe import Description
-from core.engine.architectures.layer_shape import LinearShape
-from core.engine.options.allocation import AllocationOptions
-from core.engine.options.base import MethodParameters
+from core.engine.architectures.description import Description
+from core.engine.architectures.structure import LinearShape
+from core.engine.options.axes import AllocationOptions, MethodParameters
 from core.engine.options.patterns import Pattern, require_divisible
 from secateur_wire.errors import InvalidParameters
 

@@ -5,7 +5,7 @@ from typing import Any
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import forward_dtype
 from core.engine.models.tensors import DTYPES
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.pruning.allocation import global_counts
 from core.engine.pruning.layerwise.classifier_pass import OneShot
 from core.engine.pruning.plan import LayerwisePlan

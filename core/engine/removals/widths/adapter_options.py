@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.base import BudgetOptions
+from core.engine.options.axes import BudgetOptions
 from core.engine.recovery.request import Recovery
 from core.engine.removals.widths.options import WidthOptions
 from secateur_wire.recovery import Lora

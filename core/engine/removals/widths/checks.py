@@ -1,12 +1,11 @@
 """Checks that a model can lose the requested heads and channels, before their number is computed."""
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
-from core.engine.architectures.unit_kind import AttentionMode
-from core.engine.architectures.unit_kinds.heads import attention_mode
+from core.engine.architectures.units import AttentionMode, attention_mode
 from core.engine.removals.widths.options import WidthOptions
 from secateur_wire.errors import InvalidParameters, UnsupportedArchitecture
+from secateur_wire.job_body import Layout
 
 
 def attention_within(structure: ModelStructure, parameters: WidthOptions, layout: Layout) -> AttentionMode:

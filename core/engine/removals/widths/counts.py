@@ -5,14 +5,14 @@ from contextlib import suppress
 from dataclasses import replace
 
 from core.device_kinds import CPU
-from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.global_budget import GlobalUnitBudget, global_unit_budget
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
     LEAST_CHANNEL_SHARE,
+    CostLimit,
+    GlobalUnitBudget,
     LayerCounts,
+    WidthReduction,
     WidthRequest,
     aligned_widths,
     alike_counts,
@@ -21,17 +21,16 @@ from core.engine.architectures.unit_counts import (
     counts_channels_first,
     counts_for_ratio,
     fine_parameters,
+    global_unit_budget,
     layer_with_all_kinds,
     removable_parameters,
     width_steps,
 )
-from core.engine.architectures.unit_kind import AttentionMode, KindName
-from core.engine.architectures.unit_kinds.heads import attention_mode
-from core.engine.architectures.unit_registry import removed_kinds
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.units import AttentionMode, KindName, attention_mode, removed_kinds
 from core.engine.removals.widths.checks import attention_within, check_offered, check_width
 from core.engine.removals.widths.options import WidthOptions
 from secateur_wire.errors import InvalidParameters, InvalidSparsity
+from secateur_wire.job_body import Layout
 
 _OFFERED_WIDTHS = 32
 """Approximate number of widths that a layer may have where costs decide."""

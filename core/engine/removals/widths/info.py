@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from core.engine.architectures.unit_kind import KindName
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.unit_counts import WidthReduction
+from core.engine.architectures.units import KindName
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.losses import Losses
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.cuts.removal import Removal
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.removals.widths.counts import (
     may_lose_heads,
     offered_units,

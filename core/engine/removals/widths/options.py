@@ -5,10 +5,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.unit_kind import AttentionChoice
-from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import RefitOptions
+from core.engine.architectures.units import AttentionChoice
+from core.engine.options.axes import MethodParameters, RefitOptions
+from secateur_wire.job_body import Layout
 
 
 class WidthOptions(MethodParameters, RefitOptions):

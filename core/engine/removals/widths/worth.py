@@ -5,10 +5,9 @@ from itertools import product
 
 from torch import Tensor
 
-from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName, UnitKind
+from core.engine.architectures.unit_counts import CostLimit, LayerCounts
+from core.engine.architectures.units import KindName, UnitKind
 from core.engine.cuts.worth import RunWorth, VariantWorth, WorthTable
 from core.engine.removals.widths.shape_program import Option, ShapeChoice, ShapeProgram
 

@@ -20,8 +20,8 @@ from core.engine.evaluation.answers.questions import EvaluationQuestion
 from core.engine.evaluation.answers.thoughts import split_thought, without_marks
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
-from core.engine.removals.vocabulary.rows import write_reduced
-from core.engine.removals.vocabulary.tokenizers.files import write_tokenizer
+from core.engine.vocabulary.files import write_tokenizer
+from core.engine.vocabulary.rows import write_reduced
 from tests.chat import TEMPLATE
 from tests.sources.conftest import write_wordy_model
 

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.unit_kind import UnitKind
+from core.engine.architectures.units import UnitKind
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.cuts.removal import Removal
