@@ -315,6 +315,7 @@ def _sublayer(output: str, alike: Sequence[TracedSublayer]) -> Sublayer:
     norms = {each.norm for each in alike}
     return Sublayer(
         (*filter(None, before), (output,)),
+        {HEADS: ()} if any(each.attends for each in alike) else {},
         norm=norms.pop() if len(norms) == 1 else None,
     )
 

@@ -32,12 +32,13 @@ class TracedSublayer:
     """Part of a block that adds to the residual stream once: its linear layers, grouped by their input, in order.
 
     `outputs` are the layers whose outputs are added. `norm` reads the stream just before the addition, and the first
-    group reads the norm's output.
+    group reads the norm's output. `attends`: the output layer reads the result of a softmax.
     """
 
     groups: tuple[tuple[str, ...], ...]
     outputs: tuple[str, ...]
     norm: str | None
+    attends: bool
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,7 @@ def _sublayers(calls: dict[int, _Call], additions: list[Addition]) -> tuple[Trac
                         own[event].name for event in sorted({*outputs, final}, key=lambda each: each == final)
                     ),
                     norm=normed[0] if reads_stream and normed is not None else None,
+                    attends=own[final].given.is_attended,
                 )
             )
     return tuple(sublayers)

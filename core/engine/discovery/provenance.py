@@ -59,6 +59,10 @@ _WITHOUT_MEMORY: Final = {
 }  # fmt: skip
 _COPIES: Final = {_aten.clone, _aten._to_copy, _aten.contiguous}
 _CHOICES: Final = {_aten.topk, _aten.sort, _aten.argsort, _aten.argmax, _aten.max}
+_ATTENTION: Final = {
+    _aten._softmax, _aten._safe_softmax, _aten._scaled_dot_product_flash_attention_for_cpu,
+    _aten._scaled_dot_product_attention_math, _aten._scaled_dot_product_attention_math_for_mps,
+}  # fmt: skip
 _PRODUCTS: Final = {_aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.mv, _aten.addmv, _aten.dot}
 _LINEAR: Final = {*_PRODUCTS, *_COPIES, _aten.add, _aten.add_}
 Memory: TypeAlias = int
@@ -93,6 +97,7 @@ class TensorOrigin:
     nearest: frozenset[int] = frozenset()
     elsewhere: frozenset[int] = frozenset()
     is_chosen: bool = False
+    is_attended: bool = False
     unchanged: int | None = None
     stream: int | None = None
     normed: tuple[str, int] | None = None
@@ -219,6 +224,8 @@ class Provenance(ConstantWeights):
         elif packet in _CHOICES:
             self._record_router(inputs[0], origin)
             origin = replace(origin, is_chosen=True)
+        elif packet in _ATTENTION:
+            origin = replace(origin, is_attended=True)
         elif packet in (_aten.add, _aten.add_) and len(inputs) == 2:
             origin = self._sum(inputs[0], inputs[1], origin)
         for each in outputs:
@@ -271,6 +278,7 @@ class Provenance(ConstantWeights):
             layers=given.layers | {event},
             nearest=frozenset({event}),
             elsewhere=given.elsewhere | {self.products[event].block},
+            is_attended=False,
             unchanged=event if is_layer else None,
             stream=None,
             normed=None,
@@ -288,6 +296,7 @@ def _combined(origins: list[TensorOrigin]) -> TensorOrigin:
         nearest=frozenset[int]().union(*(each.nearest for each in origins)),
         elsewhere=frozenset[int]().union(*(each.elsewhere for each in origins)),
         is_chosen=any(each.is_chosen for each in origins),
+        is_attended=any(each.is_attended for each in origins),
     )
 
 
