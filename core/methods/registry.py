@@ -54,7 +54,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "flap": ("core.methods.flap.FLAP",),
     "bonsai": ("core.methods.bonsai.method.Bonsai",),
     "loraprune": ("core.methods.loraprune.LoRAPrune",),
-    "lorashear": ("core.methods.lorashear.method.LoRAShear",),
+    "lorashear": ("core.methods.lorashear.LoRAShear",),
     "expert-drop": ("core.methods.expert_drop.ExpertDrop",),
     "depth": ("core.methods.depth.Depth",),
     "vocabulary": ("core.methods.solvers.Unchanged",),

@@ -1,11 +1,14 @@
-"""Gaps left by removed layers: the dense stream behind a gap is the target of the output before it."""
+"""Calibration tokens through the dense model and, beside them, through the model that is left, past removed layers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor, nn
 
 from core.engine.models.streamed import StreamedModel
+from core.engine.pruning.input_statistics import InputStatistic
+from core.engine.pruning.streams.propagation import BlockPropagation, DenseReference, InputGroup, PruneGroup
 from core.engine.pruning.streams.stream import Stream
 
 
@@ -62,3 +65,56 @@ class GapPassing:
             return
         self._dense.advance(self._streamed.fill_block(removed, tensors, self._dense.dtype), removed)
         self._streamed.empty_block(removed)
+
+
+@dataclass(frozen=True)
+class PairedStreams:
+    """Streams of the same tokens: `dense` through the blocks of `streamed`, `pruned` through those of `narrow`.
+
+    `gaps` are those that removed layers leave in the dense model. `pruned` is None where nothing reads it.
+    """
+
+    streamed: StreamedModel
+    dense: Stream
+    gaps: GapPassing
+    narrow: StreamedModel
+    pruned: Stream | None
+
+    @property
+    def streams(self) -> list[Stream]:
+        return [self.dense] if self.pruned is None else [self.dense, self.pruned]
+
+    def reference(self, block: nn.Module, index: int, targets: Mapping[str, Stream] | None = None) -> DenseReference:
+        """Return the dense tokens at block `index`, with the `targets` of layers that have others than its outputs."""
+        return DenseReference(block, self.dense, index, self.streamed.folder.family.added_to_stream, targets or {})
+
+    def fit(
+        self,
+        dense_block: nn.Module,
+        index: int,
+        block: nn.Module,
+        place: int,
+        groups: Sequence[InputGroup],
+        new_statistic: Callable[[], InputStatistic],
+        change: PruneGroup,
+    ) -> None:
+        """Send both streams through a block side by side; `change` each group of linear layers of `block` in flight.
+
+        `block` is block `place` of the narrow model, and `dense_block` is layer `index` of the dense one. Before a gap,
+        the target of the last layer is the dense stream behind the gap.
+        """
+        assert self.pruned is not None
+        reference = self.reference(dense_block, index, self.gaps.targets(index, dense_block))
+        BlockPropagation(block, place, self.pruned, groups, new_statistic, reference).prune_in_flight(change)
+
+    def skip_layer(self, index: int, tensors: dict[str, Tensor]) -> None:
+        """Advance past the removed layer `index`: the dense stream goes through it, the other skips it."""
+        self.gaps.pass_layer(index, tensors)
+        if self.pruned is not None:
+            self.pruned.skip_block()
+
+    def advance_pruned(self, place: int, left: dict[str, Tensor]) -> None:
+        """Advance the pruned tokens through what is left of a block, unless they advanced with the dense ones."""
+        if self.pruned is not None and self.pruned.done < self.dense.done:
+            self.pruned.advance(self.narrow.fill_block(place, left, self.pruned.dtype), place)
+            self.narrow.empty_block(place)

@@ -1,9 +1,10 @@
 """Model with LoRA adapters on all linear layers and masks over its removable units, for LoRAPrune and LoRAShear.
 
-The adapters are trained on the calibration tokens, and both methods score units by them. The model's own weights are
-frozen and never get a gradient.
+Both methods train the adapters on the calibration tokens, and score units by them. The model's own weights are frozen
+and never get a gradient.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,18 +13,19 @@ from torch import Tensor, nn
 
 from core.engine.architectures.units import KindName
 from core.engine.models.loading import load_model
-from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits, UnitSet, kept_mask
+from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
+from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits, UnitCounts, UnitSet, kept_mask, remove_units
 from core.engine.pruning.units.unit_slices import UnitSlice
 from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
 from core.engine.recovery.losses import next_token_loss
 from core.engine.recovery.precision import checkpoint_activations, training_precision
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.training import StepRule, Training
+from core.engine.removals.widths.adapter_options import AdapterOptions
 from core.progress import Progress
 
-UnitScores = list[dict[KindName, Tensor]]
+UnitScores = Sequence[Mapping[KindName, Tensor]]
 """Score of each unit of each decoder layer, by kind: [units], float32, on the CPU."""
 
 
@@ -39,16 +41,17 @@ class AdapterModel:
         self.steps = recovery.steps
         self._context = context
         self._recovery = recovery
-        self.family = context.folder.family
+        self._family = context.folder.family
+        self._device = context.streamed.device
         self.unit_sets = [context.unit_sets(layer) for layer in range(context.layers)]
-        self._accelerator, self.dtype = training_precision(context.streamed.dtype, context.streamed.device)
+        self._accelerator, self.dtype = training_precision(context.streamed.dtype, self._device)
         torch.manual_seed(recovery.seed)
-        model = load_model(context.folder, context.streamed.device, dtype=self.dtype)
+        model = load_model(context.folder, self._device, dtype=self.dtype)
         checkpoint_activations(model)
         linears = [each.name for each in context.folder.description.linears]
-        self.module = add_adapters(model, recovery.lora, linears, transposed=self.family.transposed)
+        self.module = add_adapters(model, recovery.lora, linears, transposed=self._family.transposed)
         self.module.eval()
-        self.blocks: Sequence[nn.Module] = list(model.get_submodule(self.family.blocks).children())
+        self.blocks: Sequence[nn.Module] = list(model.get_submodule(self._family.blocks).children())
         self._kept: dict[tuple[int, KindName], Tensor] = {}
         for layer, unit_sets in enumerate(self.unit_sets):
             for each in unit_sets:
@@ -69,11 +72,11 @@ class AdapterModel:
 
     def keep(self, layer: int, kind: KindName, kept_U: Tensor) -> None:
         """Mask all units of a kind but those where `kept_U` [units] is True."""
-        self._kept[layer, kind] = kept_U.to(self._context.streamed.device)
+        self._kept[layer, kind] = kept_U.to(self._device)
 
     def drop(self, layer: int, kind: KindName, removed_U: Tensor) -> None:
         """Mask more units of a kind: those where `removed_U` [units] is True."""
-        stays_U = ~removed_U.to(self._context.streamed.device)
+        stays_U = ~removed_U.to(self._device)
         kept_U = self._kept.get((layer, kind))
         self.keep(layer, kind, stays_U if kept_U is None else kept_U & stays_U)
 
@@ -109,22 +112,18 @@ class AdapterModel:
         one linear layer have Euclidean norm 1 over all units, so that no module outweighs others.
         """
 
-        def of(layer: int, unit_slice: UnitSlice) -> Tensor | None:
-            linear = self.linear(layer, unit_slice)
-            if linear is None:
-                return None
-            sums_U = unit_slice.per_unit(unit_slice.per_feature(figure(linear)))
-            return sums_U / sums_U.norm().clamp(min=torch.finfo(sums_U.dtype).tiny) if normalised else sums_U
+        def sums(layer: int, unit_set: UnitSet) -> Iterator[Tensor]:
+            for unit_slice in unit_set.slices:
+                linear = self.linear(layer, unit_slice)
+                if linear is not None:
+                    sums_U = unit_slice.per_unit(unit_slice.per_feature(figure(linear)))
+                    tiny = torch.finfo(sums_U.dtype).tiny
+                    yield sums_U / sums_U.norm().clamp(min=tiny) if normalised else sums_U
 
         return [
-            {
-                each.kind: torch.stack(
-                    [sums_U for unit_slice in each.slices if (sums_U := of(layer, unit_slice)) is not None]
-                ).sum(0).cpu()
-                for each in unit_sets
-            }
+            {each.kind: torch.stack([*sums(layer, each)]).sum(0).cpu() for each in unit_sets}
             for layer, unit_sets in enumerate(self.unit_sets)
-        ]  # fmt: skip
+        ]
 
     def train(self, tokens_NT: Tensor, rule: StepRule) -> None:
         """Run all training steps on sequences [sequences, time], repeated as needed; raises RecoveryDiverged."""
@@ -140,21 +139,20 @@ class AdapterModel:
         ).run()
 
     def write_merged(self) -> None:
-        """Merge the adapters and store every linear layer's weight, in the model's dtype, as a changed weight.
+        """Merge the adapters and write every linear layer's weight, in the model's dtype, to the plan.
 
-        The removal pass reads them from there. The model cannot be used afterwards.
+        The model cannot be used afterwards.
         """
         parameters = dict(merge_adapters(self.module).named_parameters())
-        streamed: StreamedModel = self._context.streamed
+        streamed = self._context.streamed
         for layer in range(self._context.layers):
-            prefix = streamed.block_prefix(layer)
-            names = [f"{linear}.weight" for linear in self.family.linears]
-            merged = {
-                name: parameters[f"{prefix}.{name}"].detach().to(streamed.dtype)
-                for name in names
-                if f"{prefix}.{name}" in parameters
+            names = {
+                f"{linear}.weight": f"{streamed.block_prefix(layer)}.{linear}.weight" for linear in self._family.linears
             }
-            self._context.trained.write(layer, merged)
+            merged = {
+                name: parameters[full].detach().to(streamed.dtype) for name, full in names.items() if full in parameters
+            }
+            self._context.planned.write(layer, merged)
         # under autocast the model refers to itself, and its memory must not wait for the garbage collector
         self.module.to("meta")
 
@@ -191,31 +189,63 @@ def estimated_gradient(linear: MaskedLoraLinear) -> Tensor:
     return (g_OI.T if linear.fan_in_fan_out else g_OI).float()
 
 
-class MovingAverage:
-    """Exponential moving average of scores, starting at 0: score = momentum·score + (1 − momentum)·new."""
+class RemovalSchedule(StepRule):
+    """Rule of the training steps that removes units on the way; `kept` are the units kept so far.
 
-    def __init__(self, momentum: float) -> None:
-        self._momentum = momentum
+    `scores` are an exponential moving average from 0 on, over the steps: momentum·score + (1 − momentum)·new.
+    """
+
+    def __init__(self, context: UnitSelectionContext, adapter_model: AdapterModel, momentum: float) -> None:
+        self._context, self._adapter_model, self._momentum = context, adapter_model, momentum
         self.scores: UnitScores = []
+        self.kept = KeptUnits(layers={})
 
-    def add(self, new: Sequence[Mapping[KindName, Tensor]]) -> None:
+    def add(self, new: UnitScores) -> None:
+        """Add a step's scores to the average."""
         before = self.scores or [{kind: torch.zeros_like(each) for kind, each in layer.items()} for layer in new]
         self.scores = [
             {kind: self._momentum * old[kind] + (1 - self._momentum) * each for kind, each in layer.items()}
             for old, layer in zip(before, new, strict=True)
         ]
 
+    def keep_highest(self, scores: UnitScores, share: float) -> None:
+        """Keep the units of highest score after `share` of the removal; removed ones are never kept again.
 
-def mask_removed(scores: UnitScores, kept: KeptUnits) -> UnitScores:
-    """Return the scores with −1 for removed units, so that they are never kept again.
+        All scores must be at least 0.
+        """
+        masked = [dict(layer) for layer in scores]
+        for layer, units in self.kept.layers.items():
+            for kind, score_U in masked[layer].items():
+                if kind in units:
+                    masked[layer][kind] = torch.full_like(score_U, -1.0)
+                    masked[layer][kind][units[kind]] = score_U[units[kind]]
+        self.kept = self._context.keep_highest(masked, self._context.counts_at(share))
 
-    All scores must be at least 0.
-    """
-    masked = [dict(layer) for layer in scores]
-    for layer, units in kept.layers.items():
-        for kind, score_U in masked[layer].items():
-            indices = units.get(kind)
-            if indices is not None:
-                masked[layer][kind] = torch.full_like(score_U, -1.0)
-                masked[layer][kind][indices] = score_U[indices]
-    return masked
+
+class AdapterMethod(UnitMethod):
+    """Method that removes units while adapters are trained, and merges the adapters into the weights that stay."""
+
+    weight_reads = 1
+    tries_models = True
+
+    def __init__(self, parameters: AdapterOptions) -> None:
+        self.parameters = parameters
+
+    @abstractmethod
+    def schedule(self, context: UnitSelectionContext, adapter_model: AdapterModel) -> RemovalSchedule:
+        """Return the rule by which units go during the training."""
+
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
+        assert context.calibration is not None
+        adapter_model = AdapterModel(context, self.parameters.training(context.calibration.shape[1]))
+        schedule = self.schedule(context, adapter_model)
+        adapter_model.train(context.calibration, schedule)
+        adapter_model.write_merged()
+        note = f"The weights of {context.layers} blocks were trained while it was chosen what goes."
+        return context.plan_of(schedule.kept).model_copy(update={"notes": [note]})
+
+    def prune_block(self, block: BlockToPrune, dense: TokensAtBlock | None, pruned: PrunedTokens | None) -> PrunedBlock:
+        """Return the units of the plan, and the trained weights without the others."""
+        assert block.kept is not None and block.planned.keys() <= block.tensors.keys()
+        trained = {name: each.to(block.tensors[name].device) for name, each in block.planned.items()}
+        return PrunedBlock(block.kept, remove_units(trained, block.unit_sets, block.kept))

@@ -1,37 +1,130 @@
-"""LoRA half-space projected gradient: groups shrink to zero while the rest of the model is trained.
+"""LoRAShear (Chen, Ding, Yadav, Zharkov, Liang 2023, arXiv:2310.18356): knowledge transfer before removal."""
 
-LHSPG (LoRAShear, Chen 2023, arXiv:2310.18356, section 3.3).
-"""
-
+import math
 from collections.abc import Sequence
-from dataclasses import replace
-from math import floor
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from core.counting import counted
 from core.engine.architectures.units import KindName
+from core.engine.evaluation.perplexity import perplexity
+from core.engine.models.streamed import call_block
 from core.engine.pruning.schedule import COOL_DOWN, WARM_UP
-from core.engine.pruning.units.adapter_model import (
+from core.engine.pruning.streams.stream import RecordedArguments
+from core.engine.pruning.units.method import UnitSelectionContext
+from core.engine.pruning.units.removal import UnitSet, kept_mask
+from core.engine.pruning.units.unit_slices import UnitSlice
+from core.engine.recovery.adapters import MaskedLoraLinear
+from core.methods.adapter_model import (
+    AdapterMethod,
     AdapterModel,
-    MovingAverage,
+    RemovalSchedule,
     UnitScores,
     effective_weight,
     estimated_gradient,
-    mask_removed,
 )
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits, UnitSet, kept_mask
-from core.engine.pruning.units.unit_slices import UnitSlice
-from core.engine.recovery.adapters import MaskedLoraLinear
 from core.methods.descriptions.structured import LoRAShearParameters
-from core.methods.lorashear.bundle_damage import UnitBundle
 
 _MOMENTUM = 0.9
 
 
-class HalfSpaceSchedule:
-    """Schedule that picks redundant groups in periods and shrinks them to zero by half-space projections.
+class LoRAShear(AdapterMethod):
+    """Removal by half-space projection; the groups that hold the most knowledge are exempt.
+
+    The damage of removing each bundle of groups is measured first; the most damaging bundles are exempt. Of the other
+    groups, each layer removes those with the least |ĝ ⊙ (W + scale·BA)|: half-space projection shrinks them to zero, in
+    periods, while adapters are trained on the groups that stay.
+    """
+
+    parameters: LoRAShearParameters
+
+    def schedule(self, context: UnitSelectionContext, adapter_model: AdapterModel) -> RemovalSchedule:
+        exempt = self._exempt(context, adapter_model) if self.parameters.exempt else []
+        return HalfSpaceSchedule(context, adapter_model, self.parameters, exempt)
+
+    def _exempt(self, context: UnitSelectionContext, adapter_model: AdapterModel) -> list["UnitBundle"]:
+        assert context.calibration is not None
+        probed = context.calibration[: max(1, self.parameters.probed_tokens // context.calibration.shape[1])]
+        bundles = bundle_damage(context, adapter_model, probed, self.parameters.most_bundles)
+        exempt = most_damaging(bundles, self.parameters.exempt)
+        worst = max(bundles, key=lambda each: each.damage)
+        context.log(
+            f"of {len(bundles)} bundles of heads and channels {len(exempt)} are exempt; without the costliest, "
+            f"{len(worst.units)} {worst.kind} of layer {worst.layer}, the loss rises by {worst.damage:.3f}"
+        )
+        return exempt
+
+
+@dataclass(frozen=True)
+class UnitBundle:
+    """Groups of one kind in a layer, by index; `damage` is the rise of the loss without them, in nats per token."""
+
+    layer: int
+    kind: KindName
+    units: tuple[int, ...]
+    damage: float
+
+
+@torch.inference_mode()
+def bundle_damage(
+    context: UnitSelectionContext, adapter_model: AdapterModel, tokens_NT: Tensor, most: int
+) -> list[UnitBundle]:
+    """Measure the damage of every bundle on token ids [sequences, time] (section 3.2, knowledge distribution).
+
+    The groups of one kind in a layer are sorted by the L2 norm of their weights and divided into `most` bundles, or
+    into as many bundles as there are groups. The hidden states before a layer are stored, so that only the masked layer
+    and the layers after it run again.
+    """
+    streamed, dtype = context.streamed, adapter_model.dtype
+    tokens = list(tokens_NT.split(context.micro_batch))
+    arguments = RecordedArguments(streamed, dtype)
+    norms = adapter_model.unit_sums(lambda linear: effective_weight(linear).square(), normalised=False)
+
+    def run(tokens_BT: Tensor, hidden: Tensor, layers: range) -> Tensor:
+        for layer in layers:
+            hidden = call_block(adapter_model.blocks[layer], hidden, arguments.of(tokens_BT)[layer])
+        return hidden
+
+    def loss(start: int) -> float:
+        ends = (run(*each, range(start, context.layers)) for each in zip(tokens, hidden, strict=True))
+        return math.log(perplexity(streamed, zip(tokens, ends, strict=True)))
+
+    bundles = []
+    hidden = [streamed.embed(each).to(dtype) for each in tokens]
+    dense_loss = loss(0)
+    for layer, unit_sets in enumerate(counted(adapter_model.unit_sets, "measuring what layers know")):
+        for each in unit_sets:
+            order = norms[layer][each.kind].argsort()
+            for part in order.tensor_split(min(most, each.units)):
+                kept_U = torch.ones(each.units, dtype=torch.bool)
+                kept_U[part] = False
+                adapter_model.keep(layer, each.kind, kept_U)
+                damage = loss(layer) - dense_loss
+                bundles.append(UnitBundle(layer, each.kind, tuple(sorted(part.tolist())), damage))
+            adapter_model.keep(layer, each.kind, torch.ones(each.units, dtype=torch.bool))
+        hidden = [run(*each, range(layer, layer + 1)) for each in zip(tokens, hidden, strict=True)]
+    return bundles
+
+
+def most_damaging(bundles: Sequence[UnitBundle], share: float) -> list[UnitBundle]:
+    """Return the given share, rounded up, of the most damaging bundles of each kind in each layer.
+
+    As all layers must keep the same numbers of groups, no layer can be exempt as a whole.
+    """
+    rivals: dict[tuple[int, KindName], list[UnitBundle]] = {}
+    for each in bundles:
+        rivals.setdefault((each.layer, each.kind), []).append(each)
+    return [
+        each
+        for those in rivals.values()
+        for each in sorted(those, key=lambda one: -one.damage)[: math.ceil(share * len(those))]
+    ]
+
+
+class HalfSpaceSchedule(RemovalSchedule):
+    """LHSPG (section 3.3): redundant groups are picked in periods, and half-space projections shrink them to zero.
 
     Each period picks an equal part of all groups to be removed, by the adapters' |ĝ ⊙ (W + scale·BA)|. Everything else
     is trained meanwhile. The picked groups shrink linearly, weights and adapters together. A group becomes zero when a
@@ -47,22 +140,19 @@ class HalfSpaceSchedule:
         context: UnitSelectionContext,
         adapter_model: AdapterModel,
         parameters: LoRAShearParameters,
-        *,
         exempt: Sequence[UnitBundle],
     ) -> None:
-        self._context, self._adapter_model, self._epsilon = context, adapter_model, parameters.epsilon
+        super().__init__(context, adapter_model, _MOMENTUM)
         steps, periods = adapter_model.steps, parameters.periods
-        first, last = floor(WARM_UP * steps), floor((1 - COOL_DOWN) * steps)
+        first, last = math.floor(WARM_UP * steps), math.floor((1 - COOL_DOWN) * steps)
         self._starts = [first + period * (last - first) // periods for period in range(periods + 1)]
-        self._exempt = exempt
-        self._average = MovingAverage(_MOMENTUM)
+        self._epsilon, self._exempt = parameters.epsilon, exempt
         self._factors: dict[MaskedLoraLinear, tuple[Tensor, Tensor]] = {}
         self._lengths: dict[tuple[int, KindName], Tensor] = {}
-        self.kept = KeptUnits(layers={})
 
     @torch.no_grad()
     def after_backward(self, step: int) -> None:
-        self._average.add(self._adapter_model.unit_sums(importance, normalised=True))
+        self.add(self._adapter_model.unit_sums(importance, normalised=True))
         self._factors = {
             each: (A.clone(), B.clone()) for each in self._adapter_model.linears() for A, B in [each.factors]
         }
@@ -82,8 +172,7 @@ class HalfSpaceSchedule:
     def _pick(self, period: int) -> None:
         """Choose the groups of this period, and the length of the steps that shrink each of them to zero."""
         earlier = self.kept
-        counts = self._context.counts_at((period + 1) / (len(self._starts) - 1))
-        self.kept = self._context.keep_highest(mask_removed(self._preferring_exempt(), earlier), counts)
+        self.keep_highest(self._preferring_exempt(), (period + 1) / (len(self._starts) - 1))
         steps = self._starts[period + 1] - self._starts[period]
         for layer, unit_sets in enumerate(self._adapter_model.unit_sets):
             for each in unit_sets:
@@ -98,10 +187,10 @@ class HalfSpaceSchedule:
                     )
 
     def _preferring_exempt(self) -> UnitScores:
-        scores = [dict(layer) for layer in self._average.scores]
+        scores = [dict(layer) for layer in self.scores]
         for each in self._exempt:
             score_U = scores[each.layer][each.kind].clone()
-            score_U[list(each.units)] += self._average.scores[each.layer][each.kind].max() + 1
+            score_U[list(each.units)] += self.scores[each.layer][each.kind].max() + 1
             scores[each.layer][each.kind] = score_U
         return scores
 
