@@ -8,7 +8,7 @@ budget. Later blocks stay in memory if they fit in that budget; the others are r
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -133,16 +133,12 @@ class SensitivityPass(BlockPass):
         """Measure all layers, one after the other; raises a kind of UnusableModel for tensors that cannot be used."""
         with fast_arithmetic(self.plan.device):
             blocks = len(self.streamed)
-            start = self._resume()
-            if start == 0:
-                for stream in self.streams:
-                    stream.start()
+            start = self.resume_or_begin()
             self.progress.stage("evaluate")
             self.progress.begin_part(_share_done(start, blocks), 1.0)
             for index in counted(range(start, blocks), "measuring layers"):
                 self._layer(index)
-                state = {"curves": [curve.model_dump() for curve in self.curves], "notes": self.notes}
-                self.save(index + 1, state)
+                self.save(index + 1)
                 self.progress.advance(_share_done(index + 1, blocks), index + 1, blocks)
                 self.progress.raise_if_stopped()
             dense = self._measured(self.dense)
@@ -154,13 +150,13 @@ class SensitivityPass(BlockPass):
                 micro_batches=self.micro_batch_history,
             )
 
-    def _resume(self) -> int:
-        saved = self.resume(self.streams, len(self.streamed))
-        if saved is None:
-            return 0
-        self.curves = [SensitivityCurve.model_validate(curve) for curve in saved.state["curves"]]
-        self.notes = list(saved.state["notes"])
-        return saved.position
+    @property
+    def state(self) -> Mapping[str, object]:
+        return {**super().state, "curves": [curve.model_dump() for curve in self.curves]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self.curves = [SensitivityCurve.model_validate(curve) for curve in state["curves"]]
 
     def _layer(self, index: int) -> None:
         """Measure block `index`, then advance the dense streams through it."""

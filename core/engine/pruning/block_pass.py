@@ -1,9 +1,9 @@
 """Base of every pass over a model's blocks: token streams, records for resuming, and the final figures."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -122,7 +122,46 @@ class BlockPass:
             micro_batch=self.micro_batches.size(tokens_NT.shape),
         )
 
-    def resume(self, streams: Iterable[Stream], blocks: int) -> Saved | None:
+    @property
+    def state(self) -> Mapping[str, object]:
+        """State to save after each block, from which a later attempt goes on."""
+        return {"notes": self.notes}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that an earlier attempt saved after its last block."""
+        self.notes = list(state["notes"])
+
+    def begin(self) -> None:
+        """Begin before the first block, where no earlier attempt finished any."""
+        for stream in self.streams:
+            stream.start()
+
+    def resume_or_begin(self) -> int:
+        """Go on where an earlier attempt ended, or begin; return the number of blocks that it finished."""
+        saved = self._resume()
+        if saved is None:
+            self.begin()
+            return 0
+        self.restore(saved.state)
+        return saved.position
+
+    def walk(self, what: str, process: Callable[[int, dict[str, Tensor]], Sequence[LayerRow | UnitRow]]) -> int:
+        """Process the blocks that are left, one after the other; return the number that an earlier attempt finished.
+
+        `process` is called with a block's number and its tensors, and returns its rows of the report. The state is
+        saved after each block. Meanwhile this process reports that it does `what`.
+        """
+        start, blocks = self.resume_or_begin(), len(self.streamed)
+        self.progress.stage("prune")
+        self.block_progress.begin_part(start / blocks, 1.0)
+        for index, tensors in self.streamed.read_blocks(range(start, blocks), what):
+            rows = process(index, tensors)
+            self.save(index + 1)
+            self._report_block(index + 1, blocks, rows)
+        self.progress.stage("evaluate")
+        return start
+
+    def _resume(self) -> Saved | None:
         """Resume the streams at the newest intact record, which has the number of finished blocks; None: start anew."""
         why = self.folder.family.refused.get("resume")
         if why is not None:
@@ -138,15 +177,15 @@ class BlockPass:
         if saved.position == 0:  # memory ran out before the first block was finished
             self.notes += saved.state["notes"]
             return None
-        for stream in streams:
+        for stream in self.streams:
             stream.resume(saved.position, self.micro_batches.size(stream.shape, saved.position - 1))
-        self.progress.log(f"continuing after block {saved.position} of {blocks}")
+        self.progress.log(f"continuing after block {saved.position} of {len(self.streamed)}")
         return saved
 
-    def save(self, done: int, state: Mapping[str, object]) -> None:
+    def save(self, done: int) -> None:
         """Complete the record after `done` blocks with the pass's state."""
         halved_at = self.micro_batches.halved_at
-        self.store.save(BLOCK, done, {}, {**state, **({"halved_at": halved_at} if halved_at else {})})
+        self.store.save(BLOCK, done, {}, {**self.state, **({"halved_at": halved_at} if halved_at else {})})
 
     def halve_micro_batches(self, error: str) -> bool:
         """Save that micro-batches are half as large from the newest record on, and report it with the memory's `error`.
@@ -185,11 +224,7 @@ class BlockPass:
         self.progress.begin_part(start, end, of_loops=True)
         self.block_progress = PartialProgress(self.progress, end, self._evaluated)
 
-    def begin_blocks(self, done: int, blocks: int) -> None:
-        """Begin the pass over the blocks after `done` of them, which an earlier attempt finished."""
-        self.block_progress.begin_part(done / blocks, 1.0)
-
-    def report_block(self, done: int, blocks: int, rows: Sequence[LayerRow | UnitRow]) -> None:
+    def _report_block(self, done: int, blocks: int, rows: Sequence[LayerRow | UnitRow]) -> None:
         """Report the number of finished and saved blocks, and the mean error of the last block's layers.
 
         Raises WorkStopped when the job is stopped.

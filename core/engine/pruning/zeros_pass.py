@@ -6,7 +6,7 @@ embeddings and head, one block with its statistics, and the activation budget; n
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -143,51 +143,40 @@ class LayerwisePass(BlockPass):
     def run(self) -> PruneResult:
         """Prune all blocks, then the head; raises UnusableModel kinds for unusable tensors."""
         with fast_arithmetic(self.plan.device):
-            start = self._resume()
-            if start == 0 and self.plan.measured_allocation is not None:
-                self.begin_measurements()
-                if self.plan.measured_allocation == "owl":
-                    self.plan = self.plan.with_sparsities(self._outlier_sparsities())
-                else:
-                    self.plan = self.plan.with_rates(self._fisher_rates())
-            return self._walk(start)
+            start = self.walk("pruning blocks", self._block)
+            backend_of(self.plan.device).release_memory()  # before the head is read
+            return self._finish(start)
 
-    @torch.inference_mode()
-    def _walk(self, start: int) -> PruneResult:
-        blocks = len(self.streamed)
-        if start == 0:
-            for stream in self.streams:
-                stream.start()
-        self.progress.stage("prune")
-        self.begin_blocks(start, blocks)
-        for index, tensors in self.streamed.read_blocks(range(start, blocks), "pruning blocks"):
-            self._block(index, tensors)
-            state = {
-                "rows": [asdict(row) for row in self.rows.all],
-                "notes": self.notes,
-                "sparsities": self.plan.sparsities,
-                "rates": self.plan.rates,
-                "routing": [asdict(row) for row in self.routing],
-            }
-            self.save(index + 1, state)
-            self.report_block(index + 1, blocks, [row for row in self.rows.all if row.layer == index])
-        self.progress.stage("evaluate")
-        backend_of(self.plan.device).release_memory()  # before the head is read
-        return self._finish(start)
+    def begin(self) -> None:
+        """Allocate the sparsities that need a pass over the calibration tokens; then begin."""
+        allocation = self.plan.measured_allocation
+        if allocation is not None:
+            self.begin_measurements()
+        if allocation == "owl":
+            self.plan = self.plan.with_sparsities(self._outlier_sparsities())
+        elif allocation is not None:
+            self.plan = self.plan.with_rates(self._fisher_rates())
+        with torch.inference_mode():
+            super().begin()
 
-    def _resume(self) -> int:
-        saved = self.resume(self.streams, len(self.streamed))
-        if saved is None:
-            return 0
-        state = saved.state
+    @property
+    def state(self) -> Mapping[str, object]:
+        return {
+            **super().state,
+            "rows": [asdict(row) for row in self.rows.all],
+            "sparsities": self.plan.sparsities,
+            "rates": self.plan.rates,
+            "routing": [asdict(row) for row in self.routing],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
         self.rows = LayerRows((ExpertRow if "experts" in row else LayerRow)(**row) for row in state["rows"])
         self.routing = [
             RoutingRow(row["name"], row["layer"], tuple(row["tokens"]), tuple(row["pooled"]))
             for row in state["routing"]
         ]
-        self.notes = list(state["notes"])
         self.plan = replace(self.plan, sparsities=tuple(state["sparsities"]), rates=state["rates"])
-        return saved.position
 
     def _groups(self, index: int) -> list[InputGroup]:
         """Return the block's input groups with their pruned linear layers."""
@@ -208,8 +197,9 @@ class LayerwisePass(BlockPass):
         """Number of the driver's tokens to which weights are fitted; None: all."""
         return None if self.plan.compensation is None else fitted_tokens(self.plan.compensation, self.driver)
 
-    def _block(self, index: int, tensors: dict[str, Tensor]) -> None:
-        """Prune a block with these tensors, which are on the device, and save the result."""
+    @torch.inference_mode()
+    def _block(self, index: int, tensors: dict[str, Tensor]) -> list[LayerRow]:
+        """Prune a block with these tensors, which are on the device, and save the result; return its rows."""
         plan, streamed = self.plan, self.streamed
         self.pass_dense_block(index, tensors)
         block = streamed.fill_block(index, tensors, self.driver.dtype)
@@ -255,6 +245,7 @@ class LayerwisePass(BlockPass):
             saved |= quantised.packed(name)
         self._quantised = {}
         self.save_block(index, saved)
+        return [row for row in self.rows.all if row.layer == index]
 
     def _experts(
         self, index: int, block: nn.Module, tensors: dict[str, Tensor], dense: nn.Module | None
@@ -388,6 +379,7 @@ class LayerwisePass(BlockPass):
         with closing(stream):
             return fisher_rates(stream, linears, self.plan.sparsity)
 
+    @torch.inference_mode()
     def _finish(self, start: int) -> PruneResult:
         streamed, outer = self.streamed, self.outer
         self.measure_dense()

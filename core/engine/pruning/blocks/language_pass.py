@@ -31,6 +31,7 @@ from core.engine.pruning.compensation.unit_refit import RemainingLayer, UnitRefi
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.paired import GapPassing, PairedStreams
+from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.method import PlannedTensors, PrunedBlock, UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSet, layer_unit_sets, remove_units
 from core.engine.pruning.units.removal_config import config_after_removal, narrow_model, with_biases
@@ -114,6 +115,8 @@ class UnitRemovalPass(BlockPass):
             )
         self.structure = require_structure(folder.description)
         self.rows: list[UnitRow] = []
+        self._paired: PairedStreams | None = None
+        self._fit: UnitRefit | None = None
         self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         self.planned = PlannedTensors(self.store)
 
@@ -128,12 +131,19 @@ class UnitRemovalPass(BlockPass):
             return self._remove(self._earlier_plan() or self._new_plan())
 
     @property
-    def block_state(self) -> Mapping[str, Any]:
-        """Return the state to save after each block, beside the common state of all passes."""
-        return {}
+    def streams(self) -> list[Stream]:
+        return [*super().streams, *(self._paired.streams if self._paired else [])]
 
-    def restore_blocks(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that an earlier attempt saved after its last block."""
+    @property
+    def state(self) -> Mapping[str, object]:
+        refits = self._fit.chosen if self._fit else {}
+        return {**super().state, "rows": [asdict(row) for row in self.rows], "refits": refits}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self.rows = [UnitRow(**row) for row in state["rows"]]
+        if self._fit:
+            self._fit.chosen = dict(state["refits"])
 
     def pruned_config(self, counts: UnitCounts) -> JsonObject:
         return config_after_removal(self.stored_folder, self.structure, self.kinds, counts)
@@ -211,8 +221,8 @@ class UnitRemovalPass(BlockPass):
         narrow = narrow_model(stored, raw)
         self.set_up_streams(streamed, narrow, stored)
         pruned = [*self.pruned_streams.values(), self.verification]
-        paired = self._paired_streams(counts, narrow)
-        refit = self._refit(paired)
+        self._paired = paired = self._paired_streams(counts, narrow)
+        self._fit = refit = self._refit(paired)
         choice = BlockChoice(
             method=plan.method,
             structure=self.structure,
@@ -223,23 +233,10 @@ class UnitRemovalPass(BlockPass):
             paired=paired,
             is_refitted=refit is not None,
         )
-        streams = [*self.streams, *(paired.streams if paired else [])]
-        saved = self.resume(streams, len(streamed))
-        start = 0
-        if saved is None:
-            for stream in streams:
-                stream.start()
-        else:
-            start, state = saved.position, saved.state
-            self.rows = [UnitRow(**row) for row in state["rows"]]
-            self.notes = list(state["notes"])
-            self.restore_blocks(state)
-            if refit:
-                refit.chosen = dict(state["refits"])
         places = {layer: place for place, layer in enumerate(counts.layers)}
         added = self._added_parameters(narrow, places)
-        self.begin_blocks(start, len(streamed))
-        for index, tensors in streamed.read_blocks(range(start, len(streamed)), "removing from blocks"):
+
+        def remove_from_block(index: int, tensors: dict[str, Tensor]) -> list[UnitRow]:
             self.pass_dense_block(index, tensors)
             costs: Mapping[KindName, float] = {}
             if index in places:
@@ -261,17 +258,11 @@ class UnitRemovalPass(BlockPass):
                     paired.skip_layer(index, tensors)
                 for stream in pruned:
                     stream.skip_block()
-            self.rows += self.rows_of(index, counts, costs)
-            refits = refit.chosen if refit else {}
-            state = {
-                "rows": [asdict(row) for row in self.rows],
-                "notes": self.notes,
-                "refits": refits,
-                **self.block_state,
-            }
-            self.save(index + 1, state)
-            self.report_block(index + 1, len(streamed), [row for row in self.rows if row.layer == index])
-        self.progress.stage("evaluate")
+            rows = [*self.rows_of(index, counts, costs)]
+            self.rows += rows
+            return rows
+
+        start = self.walk("removing from blocks", remove_from_block)
         if refit:
             self.notes.append(refit.summary)
         removed = sum(row.removed_parameters for row in self.rows) - added

@@ -58,10 +58,11 @@ class ExpertPass(UnitRemovalPass):
             self._rows.append(KeptExpertsRow(name, index, tuple(kept), scores, routing))
 
     @property
-    def block_state(self) -> Mapping[str, Any]:
-        return {"experts": [asdict(row) for row in self._rows]}
+    def state(self) -> Mapping[str, object]:
+        return {**super().state, "experts": [asdict(row) for row in self._rows]}
 
-    def restore_blocks(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
         self._rows = [KeptExpertsRow.saved(row) for row in state["experts"]]
 
     @property
