@@ -19,7 +19,7 @@ from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
-from core.engine.removals.layers.counts import LayerPlan, first_removable_layers, removable_layers, removable_runs
+from core.engine.removals.layers import LayerPlan, first_removable_layers, removable_layers, removable_runs
 from core.methods.descriptions.structured import QUICK_TOKENS, DepthParameters
 
 _COMPARED_TOKENS = 1024

@@ -17,7 +17,7 @@ from core.engine.pruning.filters.budget import Goal, Step, by_rate, counts, empt
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.protocols.classifier import FilterMethod
-from core.engine.removals.filters.rounds import remove_in_rounds
+from core.engine.removals.filter_rounds import remove_in_rounds
 from core.methods.descriptions.classifiers import FilterL1Parameters
 from secateur_wire.errors import InvalidParameters
 

@@ -11,7 +11,7 @@ from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.filters.rankings import between_layers, taylor
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import FilterMethod
-from core.engine.removals.filters.rounds import FIGURES, remove_in_rounds
+from core.engine.removals.filter_rounds import FIGURES, remove_in_rounds
 from core.methods.descriptions.classifiers import FilterTaylorParameters
 
 _DEFAULT_ROUNDS = 50

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from core.engine.models.folder import ModelFolder
-from core.engine.removals.run import LanguagePass, language_run
+from core.engine.removals.runs import LANGUAGE_RUNS, LanguagePass
 from core.pipeline.plans import make_plan
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.job_body import Quantization
@@ -25,5 +25,5 @@ def walk_for(
     are the keyword arguments of `BlockPass`. Raises InvalidSparsity if no multiple of channels that the device allows
     reaches the sparsity.
     """
-    run = language_run(request.pass_removal)
+    run = LANGUAGE_RUNS[request.pass_removal.id]
     return run.walk(folder, make_plan(folder, request, device=device, quantization=quantization), **setting)

@@ -20,8 +20,7 @@ from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapter_model import AdapterModel, estimated_gradient
 from core.engine.pruning.units.removal import KeptUnits, kept_mask
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
-from core.engine.removals.widths.counts import plan_width_reduction
-from core.engine.removals.widths.options import WidthOptions
+from core.engine.removals.widths import WidthOptions, plan_width_reduction
 from core.engine.resume.kinds import SELECTION
 from core.methods.lorashear.bundle_damage import UnitBundle, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceSchedule, half_space_step

@@ -16,7 +16,7 @@ from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network, mean_loss
-from core.engine.removals.weights.options import LayerSelection, prunable_linears
+from core.engine.removals.weights import LayerSelection, prunable_linears
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
 from core.methods.classifier_sensitivity import classifier_sensitivity

@@ -7,8 +7,7 @@ from typing import Final, Literal
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from core.engine.cuts.losses import Losses
-from core.engine.cuts.removal import Removal
+from core.engine.cuts import Losses, Removal
 from secateur_wire.installation import SERVER, install_command
 
 PARAM: Final = "output.exports"

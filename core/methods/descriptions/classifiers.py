@@ -9,8 +9,8 @@ from core.device_kinds import WAITING_FOR_MEMORY
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.allocation import LayerSparsities
 from core.engine.options.iteration import CurvatureOptions, IterationOptions, Retraining
-from core.engine.removals.filters.options import FilterParameters
-from core.engine.removals.weights.options import LayerSelection
+from core.engine.removals.filters import FilterParameters
+from core.engine.removals.weights import LayerSelection
 from core.methods.descriptions.zeros import HAN_2015, ZerosParameters
 from core.methods.method_info import BOTH_TASKS, CALIBRATION, CLASSIFIERS, TRAINING, MethodInfo, PlanOffer, arxiv
 from secateur_wire.errors import InvalidParameters

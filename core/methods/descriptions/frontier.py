@@ -10,8 +10,8 @@ from core.engine.architectures.description import ModelDescription, require_stru
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.compensation import Compensation, CutRefit
 from core.engine.options.propagation import ForwardOptions
-from core.engine.removals.layers.counts import most_removable_layers
-from core.engine.removals.widths.options import WidthOptions
+from core.engine.removals.layers import most_removable_layers
+from core.engine.removals.widths import WidthOptions
 from core.measurements.sentences import measured_losses
 from core.methods.descriptions.zeros import ADMMParameters
 from core.methods.method_info import GRADIENTS, MethodInfo, PlanOffer, Variant

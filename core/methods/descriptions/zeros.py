@@ -7,7 +7,7 @@ from pydantic import Field
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
 from core.engine.options.propagation import PropagationOptions
-from core.engine.removals.weights.options import LayerSelection
+from core.engine.removals.weights import LayerSelection
 from core.measurements.sentences import measured_losses
 from core.methods.method_info import BOTH_TASKS, MethodInfo, PlanOffer, arxiv
 

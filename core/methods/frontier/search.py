@@ -13,7 +13,7 @@ from torch import Tensor
 from core.counting import counting
 from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.description import ModelDescription
-from core.engine.cuts.worth import WorthTable
+from core.engine.cuts import WorthTable
 from core.engine.datasets.counted_tokens import counted_places, number_of_places
 from core.engine.datasets.token_windows import evenly_spaced
 from core.engine.models.streamed import StreamedModel
@@ -22,9 +22,8 @@ from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
-from core.engine.removals.layers.counts import most_removable_layers, required_layers
-from core.engine.removals.widths.shape_program import ShapeChoice, ShapeProgram
-from core.engine.removals.widths.worth import counts_of, program_of
+from core.engine.removals.layers import most_removable_layers, required_layers
+from core.engine.removals.shape_program import ShapeChoice, ShapeProgram, counts_of, program_of
 from core.methods.descriptions.frontier import (
     LayerDrop,
     StructuredFrontierParameters,

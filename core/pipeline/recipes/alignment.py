@@ -7,6 +7,7 @@ from typing import Final
 from core.engine.architectures.describe import Description
 from core.engine.exporters.registry import ADDED
 from core.engine.quantization.settings import divisor_for
+from core.engine.removals.widths import rounding_cost
 from core.pipeline.recipes.parts import Export, Quantization
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
@@ -63,4 +64,4 @@ def _cost(description: Description, request: ResolvedRequest) -> float:
     """Return the relative difference from the requested removal; 1 if the sparsity is searched for."""
     if request.sparsity is None:
         return 1.0
-    return 0.0 if request.removal is None else request.removal.rounding_cost(request.cut(description))
+    return rounding_cost(request.cut(description))

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
-from core.engine.cuts.removal import Removal
+from core.engine.cuts import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.quantization.settings import reads_inputs
 from core.engine.recovery.registry import RECOVERIES

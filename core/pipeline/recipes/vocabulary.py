@@ -10,8 +10,7 @@ from functools import partial
 
 from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.architectures.describe import Description, stored_as
-from core.engine.removals.vocabulary.counts import tokens_left
-from core.engine.removals.vocabulary.sizes import reduced_description
+from core.engine.removals.vocabulary import reduced_description, tokens_left
 from core.methods.registry import get_method
 from core.pipeline.recipes.alignment import aligned_request, resolve_any
 from core.pipeline.recipes.parts import Output

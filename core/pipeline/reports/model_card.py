@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from core.engine.cuts.report import unit_rows
+from core.engine.cuts import unit_rows
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe

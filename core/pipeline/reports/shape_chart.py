@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from core.engine.cuts.report import LAYER, SharePanel, unit_rows
+from core.engine.cuts import LAYER, unit_rows
+from core.engine.removals.experts import SharePanel
 from core.pipeline.reports.drawing import COLOURS, GRID, as_svg, dress, open_figure
 from core.pipeline.reports.report import Report
 
@@ -27,7 +28,7 @@ class _KeptUnits:
 def shape_chart(report: Report, *, title: str) -> str:
     """Draw a panel of bars for each kind of units and, if rows have a `cost`, a panel of costs, as SVG.
 
-    The kind of removal may add panels. At least one row of the report must count units: the units of a layer, or a
+    At least one row of the report must count units: the units of a layer, or a
     removed layer. Costs are in nats per token. Removed layers are marked in every panel.
     """
     kinds: dict[str, _KeptUnits] = {}

@@ -14,7 +14,7 @@ from core.engine.architectures.unit_counts import WidthRequest, counts_channels_
 from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.pruning.units.ranking import ranked_counts
-from core.engine.removals.widths.counts import plan_width_reduction
+from core.engine.removals.widths import plan_width_reduction
 from core.methods.descriptions.structured import LLMPrunerParameters
 from secateur_wire.errors import InvalidSparsity
 from tests.engine.tiny import make_model

@@ -9,7 +9,7 @@ from typing import Final
 from core.discovery import declared
 from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
-from core.engine.cuts.losses import Losses
+from core.engine.cuts import Losses
 from core.engine.exporters.exporter_info import PARAM
 from core.engine.exporters.gguf import families
 from core.engine.exporters.gguf.family import GgufFamily, GgufForm

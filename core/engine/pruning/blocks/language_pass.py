@@ -17,7 +17,7 @@ from torch import Tensor
 
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.engine.cuts.report import LAYER
+from core.engine.cuts import LAYER
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel

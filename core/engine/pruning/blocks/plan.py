@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_kind import AttentionMode, UnitKind
 from core.engine.architectures.width_reduction import WidthReduction
-from core.engine.cuts.plan import RemovalPlan
+from core.engine.cuts import RemovalPlan
 from core.engine.options.compensation import Refit
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod

@@ -13,7 +13,7 @@ from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.architectures.width_reduction import WidthReduction
-from core.engine.cuts.plan import RemovalPlan
+from core.engine.cuts import RemovalPlan
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.schedule import counts_at

@@ -23,7 +23,7 @@ from core.engine.options.patterns import parse_pattern
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weight_of, weights_of
 from core.engine.recovery.registry import RECOVERIES
-from core.engine.removals.weights.options import prunable_linears, selection_of
+from core.engine.removals.weights import prunable_linears, selection_of
 from core.engine.resume.fingerprint import tensors_sha256
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
@@ -88,7 +88,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
     prunes = get_method(recipe.method).prunes
     if prunes:
         progress.stage("prune")
-        build_classifier_method(recipe.method, parameters, recipe.pattern).prune(network)
+        build_classifier_method(recipe.method, parameters).prune(network)
         model.eval()
     round_to_stored(model, folder)
     recovered: RecoveryReport | None = None

@@ -3,7 +3,7 @@
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.network import Network
-from core.engine.removals.weights.options import prunable_linears, selection_of
+from core.engine.removals.weights import prunable_linears, selection_of
 from core.methods.classifier_sensitivity import classifier_sensitivity
 from core.methods.registry import parse_parameters
 from core.pipeline.messages import ClassifierSpec, PruneOutput

@@ -11,7 +11,7 @@ from core.engine.architectures.cache_size import cache_bytes
 from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.structure import ModelStructure
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.cuts.report import LAYER, unit_rows
+from core.engine.cuts import LAYER, unit_rows
 from core.engine.datasets.token_windows import EvaluationSet
 from core.engine.datasets.window_losses import WindowLosses
 from core.engine.evaluation.perplexity import MeasuredPerplexity
@@ -23,7 +23,7 @@ from core.engine.models.micro_batches import run_within_memory
 from core.engine.models.tensors import DTYPES
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.measure import measure
-from core.engine.removals.run import LanguagePass
+from core.engine.removals.runs import LanguagePass
 from core.engine.resume.fingerprint import tensors_sha256
 from core.pipeline.dense_measurements import dense_figures, releases
 from core.pipeline.messages import PruneOutput

@@ -16,7 +16,7 @@ from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.vocabulary_lengths import text_length
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tensors import DTYPES
-from core.engine.removals.vocabulary.counts import planned_tokens, tokens_left
+from core.engine.removals.vocabulary import planned_tokens, tokens_left
 from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
 from core.engine.resume.kinds import VOCABULARY
 from core.engine.resume.store import Rejected, ResumeStore, Saved

@@ -7,7 +7,7 @@ from core.engine.architectures.describe import Description
 from core.engine.options.patterns import parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.options.water_filling import LayerCosts, allocate
-from core.engine.removals.weights.options import LayerSelection, prunable_linears, selection_of
+from core.engine.removals.weights import LayerSelection, prunable_linears, selection_of
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
 from core.pipeline.reports.report import Report

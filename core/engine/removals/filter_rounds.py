@@ -8,7 +8,7 @@ from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.iterative.retraining import retrain_between
 from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
 from core.engine.pruning.network import Network
-from core.engine.removals.filters.options import FilterParameters
+from core.engine.removals.filters import FilterParameters
 
 FIGURES = "filters"
 """Key in the report for the units removed from each group and the sizes after each round."""
