@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from bench.parts import free_port, installed, until, without_settings
 from bench.pooler import configure_pooler, pooled_url
 from core.database import migrate, session_factory, transaction
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import read_model, register_model
 from core.service.teams.bootstrap import create_team

@@ -17,8 +17,7 @@ from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.zeros_pass import LayerwisePass
 from core.engine.removals.runs import LanguagePass
 from core.methods.registry import get_method
-from core.pipeline.passes import walk_for
-from core.pipeline.plans import make_plan
+from core.pipeline.plans import make_plan, walk_for
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 

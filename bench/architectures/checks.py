@@ -17,10 +17,10 @@ from bench.architectures.outcomes import CAPABILITIES, Capability, Outcome, Stat
 from bench.architectures.rows import cut_rows, largest_difference, require_rows
 from bench.architectures.tiny_configs import tiny_model, tokens_of
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.discovered import discovery_key
+from core.engine.architectures.declared import declared_architecture
+from core.engine.architectures.describe import describe_source
+from core.engine.architectures.description import UndiscoveredModel, discovery_key
 from core.engine.architectures.heterogeneous import MODELLING_FILE
-from core.engine.architectures.registry import declared_architecture
-from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.results import LayerRow, PruneResult

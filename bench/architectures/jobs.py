@@ -8,22 +8,22 @@ from torch import Tensor
 from bench.architectures.outcomes import Capability
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import require_structure
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import removable_parameters
-from core.engine.architectures.unit_kind import AttentionMode
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.units import AttentionMode, removed_kinds
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.results import PruneResult
-from core.engine.pruning.streams.stream import ActivationBudget, Stream
+from core.engine.pruning.streams.hidden_states import ActivationBudget
+from core.engine.pruning.streams.stream import Stream
 from core.engine.removals.experts import expert_sparsities
 from core.engine.resume.store import ResumeStore
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from secateur_wire.job_body import Layout
 from tests.families import ROWS
 
 _DEVICE = torch.device("cpu")

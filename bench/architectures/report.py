@@ -9,7 +9,7 @@ import transformers
 
 from bench.architectures.outcomes import CAPABILITIES, STRUCTURED, Capability, Outcome, TypeOutcomes
 from bench.page import table
-from core.engine.architectures.discovered import DISCOVERY_VERSION
+from core.engine.architectures.description import DISCOVERY_VERSION
 
 _HEADER = {"n:m": "N:M"} | {each: each.capitalize() for each in CAPABILITIES if each != "n:m"}
 _UNSTRUCTURED_AIM, _STRUCTURED_AIM, _ROWS_AIM = 90, 75, 90

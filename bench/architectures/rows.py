@@ -15,8 +15,8 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from bench.architectures.masked import Unmatched
 from core.engine.architectures.architecture import VOCABULARY_KEY, Architecture
-from core.engine.architectures.config_part import part_of
-from core.engine.architectures.description import stored_tensors
+from core.engine.architectures.config import part_of
+from core.engine.architectures.folder import stored_tensors
 from core.engine.checkpoints.files import CONFIG_FILE
 from core.engine.checkpoints.key_patterns import pattern_of
 from core.engine.discovery.build import build_traceable
@@ -92,7 +92,6 @@ def _tables_alone(config: Mapping[str, object], path: Path) -> Architecture:
         model_type=opened.model_type,
         architecture=causal_class(opened).__name__,
         title=opened.model_type,
-        order=0,
         base="",
         blocks="",
         head="",

@@ -30,8 +30,7 @@ from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.results import PruneResult
 from core.engine.quantization.gptq.method import GPTQ
 from core.engine.removals.runs import LANGUAGE_RUNS
-from core.pipeline.passes import walk_for
-from core.pipeline.plans import make_plan
+from core.pipeline.plans import make_plan, walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.settings import Settings

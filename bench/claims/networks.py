@@ -15,14 +15,14 @@ from transformers import PreTrainedModel
 
 from bench.cells import CACHE, own_release
 from bench.claims.data import Split, digits
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.accuracy import measure_accuracy
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import parse_pattern
-from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weights_of
+from core.engine.pruning.retraining import retrain
 from core.engine.recovery.request import Recovery
 from core.methods.engine import build_classifier_method
 from core.methods.registry import parse_parameters
@@ -30,7 +30,7 @@ from core.methods.registry import parse_parameters
 FOLDER = CACHE / "claims"
 _CODE = (
     "core/engine/models/reference_networks.py",
-    "core/engine/pruning/iterative/retraining.py",
+    "core/engine/pruning/retraining.py",
     "core/engine/recovery/training.py",
 )
 

@@ -25,7 +25,7 @@ from bench.sources import LanguageFiles, fetch_language_files
 from bench.study_page import Name, Results, Value
 from bench.study_page import measured as figure_of
 from bench.windows import SELF_WINDOWS, SelfText, Windows
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.measurements.measurement import MeasuredModel, Measurement
 from core.methods.descriptions.frontier import FrontierParameters

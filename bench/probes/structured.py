@@ -8,7 +8,8 @@ from bench.cells import own_release
 from bench.machine import describe_machine
 from bench.measurements import spread
 from bench.study_page import Results
-from core.engine.architectures.description import inspect_folder, require_structure
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import require_structure
 from core.measurements.measurement import LatencyRatio, MeasuredModel, Measurement
 from core.methods.registry import parse_parameters
 from core.settings import Settings

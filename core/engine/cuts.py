@@ -11,16 +11,12 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 
 from core.device_kinds import CPU
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.description import Description, ModelDescription
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.engine.architectures.unit_registry import removed_kinds
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.unit_counts import CostLimit, LayerCounts, WidthReduction
+from core.engine.architectures.units import KindName, UnitKind, removed_kinds
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.options.patterns import Pattern
 from secateur_wire.metrics import Sparsity
 

@@ -9,9 +9,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.description import ClassifierDescription, ModelDescription
+from core.engine.architectures.structure import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.zero_shot_tasks import batch_size
 from core.engine.recovery.activations import kept_activation_bytes

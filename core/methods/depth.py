@@ -5,6 +5,8 @@ arXiv:2403.17887); and the change that a layer makes to its input (ShortGPT, Men
 """
 
 import math
+from contextlib import closing
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -13,13 +15,12 @@ from core.counting import counted
 from core.engine.datasets.counted_tokens import number_of_places
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.pruning.protocols.units import UnitMethod
-from core.engine.pruning.streams.block_gradients import forward_blocks
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.hidden_states import HiddenStates
 from core.engine.pruning.streams.stream import RecordedArguments
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers import LayerPlan, first_removable_layers, removable_layers, removable_runs
+from core.engine.resume.store import ResumeStore
 from core.methods.descriptions.structured import QUICK_TOKENS, DepthParameters
 
 _COMPARED_TOKENS = 1024
@@ -41,16 +42,17 @@ class Depth(UnitMethod):
         self.tries_models = parameters.criterion == "perplexity"
         self.is_quick = parameters.budget == "quick"
 
-    def select(self, context: UnitSelectionContext) -> KeptUnits:
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
         if _count(context) == 0:
-            return context.without_layers([])
+            return context.plan_of(context.without_layers([]))
         if self.criterion == "perplexity":
-            with context.hidden_state_cache() as before:
+            store = ResumeStore(context.scratch, "")
+            with closing(HiddenStates("inputs", store, context.budget, context.streamed.device)) as before:
                 removed = self._by_perplexity(context, before)
         else:
             removed = self._by_direction(context)
         context.log(f"layers removed: {', '.join(map(str, sorted(removed)))}")
-        return context.without_layers(removed)
+        return context.plan_of(context.without_layers(removed))
 
     def _by_direction(self, context: UnitSelectionContext) -> list[int]:
         assert context.calibration is not None
@@ -65,7 +67,7 @@ class Depth(UnitMethod):
         return first_removable_layers(description, ordered, count)
 
     @torch.inference_mode()
-    def _by_perplexity(self, context: UnitSelectionContext, before: HiddenStateCache) -> list[int]:
+    def _by_perplexity(self, context: UnitSelectionContext, before: HiddenStates) -> list[int]:
         """Return the layers to remove; `before` keeps the inputs of the remaining layers, by place."""
         assert context.calibration is not None
         sequences = max(1, QUICK_TOKENS // context.calibration.shape[1]) if self.is_quick else len(context.calibration)
@@ -132,16 +134,17 @@ class StreamDirections:
         stride = max(1, math.ceil(number_of_places(tokens_NT) / _COMPARED_TOKENS))
         seen: list[list[Tensor]] = [[] for _ in range(context.layers + 1)]
 
-        batches = list(tokens_NT.split(context.micro_batch))
-        places = [context.streamed.places(each) for each in batches]
+        places = [context.streamed.places(each) for each in tokens_NT.split(context.micro_batch)]
 
         def keep(index: int, batch: int, hidden_BTD: Tensor) -> None:
             flat, places_N = hidden_BTD.flatten(0, 1), places[batch]
             flat = (flat if places_N is None else flat[places_N.to(flat.device)])[::stride].float().cpu()
             seen[index].append(flat / flat.norm(dim=-1, keepdim=True))
 
-        for batch, hidden in enumerate(forward_blocks(context.streamed, batches, context.forward_dtype, keep)):
-            keep(context.layers, batch, hidden)
+        with context.stream("directions", tokens_NT) as stream:
+            for index in chain(stream.through_blocks("passing blocks forward"), [context.layers]):
+                for batch, hidden in stream.batches():
+                    keep(index, batch, hidden)
         self._directions = [torch.cat(each) for each in seen]
 
     def cosine(self, first: int, end: int) -> Tensor:

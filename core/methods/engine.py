@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.pruning.layerwise.classifier_pass import OneShot
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.solver import Solver

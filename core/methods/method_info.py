@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.engine.cuts import Removal
 from core.engine.memory import Holds
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.options.patterns import UNSTRUCTURED, PatternFamily, family_of
 from core.engine.removals.registry import REMOVALS
 from secateur_wire.base import JsonObject

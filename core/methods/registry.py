@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.methods.descriptions import classifiers, frontier, structured, unpruned, zeros
 from core.methods.method_info import MethodInfo
 from core.validation import message_of, nearest_hint
@@ -54,18 +54,18 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "flap": ("core.methods.flap.FLAP",),
     "bonsai": ("core.methods.bonsai.method.Bonsai",),
     "loraprune": ("core.methods.loraprune.LoRAPrune",),
-    "lorashear": ("core.methods.lorashear.method.LoRAShear",),
+    "lorashear": ("core.methods.lorashear.LoRAShear",),
     "expert-drop": ("core.methods.expert_drop.ExpertDrop",),
     "depth": ("core.methods.depth.Depth",),
     "vocabulary": ("core.methods.solvers.Unchanged",),
     "recover": ("core.methods.solvers.Unchanged",),
     "none": ("core.methods.solvers.Unchanged",),
     "sensitivity": ("core.methods.sensitivity.SensitivityPass",),
-    "obd": ("core.methods.obd.OBD",),
-    "obs": ("core.methods.obs.method.OBS", "core.methods.obs.method.ClassifierOBS"),
-    "iterative-magnitude": ("core.methods.iterative_magnitude.IterativeMagnitude",),
-    "filter-l1": ("core.methods.filter_l1.FilterL1",),
-    "filter-taylor": ("core.methods.filter_taylor.FilterTaylor",),
+    "obd": ("core.methods.classifiers.obd.OBD",),
+    "obs": ("core.methods.classifiers.obs.OBS", "core.methods.classifiers.obs.ClassifierOBS"),
+    "iterative-magnitude": ("core.methods.classifiers.iterative_magnitude.IterativeMagnitude",),
+    "filter-l1": ("core.methods.classifiers.filters.FilterL1",),
+    "filter-taylor": ("core.methods.classifiers.filters.FilterTaylor",),
 }
 """Classes of each method, one for each protocol of its passes. They load torch, and only when they are built."""
 

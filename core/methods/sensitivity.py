@@ -21,7 +21,7 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
-from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
+from core.engine.options.sensitivity import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.masks import LayerTarget
@@ -30,8 +30,7 @@ from core.engine.pruning.solver import PrunableLinear
 from core.engine.pruning.streams.measure import pairs
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup, input_groups
 from core.engine.pruning.streams.stream import Stream
-from core.engine.resume.fingerprint import Runtime, fingerprint
-from core.engine.resume.store import ResumeStore
+from core.engine.resume.store import ResumeStore, Runtime, fingerprint
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import RunFailed
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core.engine.models.precision import bfloat16_matmul
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.pruning.compensation.column_update import Columns, damped_inverse_factor
 from core.engine.pruning.grid import QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic

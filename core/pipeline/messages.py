@@ -1,7 +1,7 @@
 """Messages between a supervisor and a runner: base classes of the stages' specs and outputs, and their shared parts.
 
 A spec tells a runner what to do, as JSON on its stdin. An output is what the runner sends back. The specs and outputs
-of one stage are in the folder of that stage (`core.pipeline.stages`).
+of the stages are beside them (`core.pipeline.stages`).
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.cost_limit import CostLimit
+from core.engine.architectures.unit_counts import CostLimit
 from core.engine.datasets.chat.rendered import Frame, Rendering
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures
@@ -76,7 +76,7 @@ class ImageSource(_Part):
 
 
 class Spec(_Part):
-    """Base of specs; `task` is the name of the stage's folder.
+    """Base of specs; `task` is the name of the task.
 
     `libraries` are slow modules that only this stage needs: a worker loads them once, for its first such task.
     `saves_progress` means that the stage saves its progress, and stops after saving when it is asked to stop.

@@ -1,4 +1,6 @@
-"""Plans of passes: a request that fits its model, together with the choices that depend on the device."""
+"""Plans of passes, and the passes: a request that fits its model, with the choices that depend on the device."""
+
+from typing import Any
 
 import torch
 
@@ -7,9 +9,9 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.cuts import Cut
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
-from core.engine.options.sensitivity import SensitivityOptions
+from core.engine.options.axes import SensitivityOptions
 from core.engine.pruning.plan import LayerwisePlan, PruningPlan
-from core.engine.removals.runs import LANGUAGE_RUNS, PassRequest
+from core.engine.removals.runs import LANGUAGE_RUNS, LanguagePass, PassRequest
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity import SensitivityPlan
@@ -55,3 +57,21 @@ def make_sensitivity_plan(
     pruning = make_plan(folder, request, device=device)
     assert isinstance(pruning, LayerwisePlan)
     return SensitivityPlan(pruning, tuple(options.rates), options.scope)
+
+
+def walk_for(
+    folder: ModelFolder,
+    request: ResolvedRequest,
+    *,
+    device: torch.device | None = None,
+    quantization: Quantization | None = None,
+    **setting: Any,
+) -> LanguagePass[Any]:
+    """Return the pass for a request that was checked against the model.
+
+    With a `quantization`, which only a pass that keeps all shapes takes, it rounds the weights that it saves. `setting`
+    are the keyword arguments of `BlockPass`. Raises InvalidSparsity if no multiple of channels that the device allows
+    reaches the sparsity.
+    """
+    run = LANGUAGE_RUNS[request.pass_removal.id]
+    return run.walk(folder, make_plan(folder, request, device=device, quantization=quantization), **setting)

@@ -16,8 +16,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from core import sandbox
-from core.engine.architectures import description, sandboxed
-from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
+from core.engine.architectures import folder as folder_reader
+from core.engine.architectures import sandboxed
+from core.engine.architectures.describe import describe_source
+from core.engine.architectures.description import UndiscoveredModel
 from core.engine.datasets.text_files import describe
 from core.sandbox import CHECK_BYTES
 from core.service.registry import check_slots
@@ -167,7 +169,7 @@ def completed(api: TestClient, folder: Path) -> tuple[int, dict[str, Any]]:
 
 
 def test_tensors_are_counted_over_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(description, "MOST_TENSORS", 100)
+    monkeypatch.setattr(folder_reader, "MOST_TENSORS", 100)
     folder = write_headers(tmp_path / "many", files=3, tensors=34)
     with pytest.raises(UnusableModel, match="more than 100 tensors"):
         describe_source(folder)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.heterogeneous import per_layer_config
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.settings import Settings
 from tests.model_folders import write_llama, write_text
 

@@ -15,11 +15,10 @@ from transformers import dynamic_module_utils
 
 from core.engine.models.accelerator import CPUBackend
 from core.pipeline.messages import ModelPlace, ModelSource, PruneOutput, Spec, TaskOutput, TextSource
-from core.pipeline.stages.measure.spec import MeasureSpec
-from core.pipeline.stages.prune.spec import PruneSpec
+from core.pipeline.stages.evaluation_spec import MeasureSpec, VerifySpec
+from core.pipeline.stages.pruning_spec import PruneSpec
 from core.pipeline.stages.run import run_stage
-from core.pipeline.stages.verify.spec import VerifySpec
-from core.pipeline.stages.write.spec import WriteSpec
+from core.pipeline.stages.sources_spec import WriteSpec
 from core.progress import Progress
 from tests.cost.counting import Cost, cost_of
 from tests.recipes import recipe_of

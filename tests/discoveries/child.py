@@ -11,8 +11,8 @@ import sys
 import time
 from dataclasses import replace
 
-from core.engine.architectures.discovered import DISCOVERY_VERSION, architectures
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.description import DISCOVERY_VERSION, architectures
 
 
 def found(question: dict[str, object]) -> dict[str, object]:

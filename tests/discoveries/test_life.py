@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session, sessionmaker, undefer
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from core.database import transaction
-from core.engine.architectures.classifier_architecture import TraceAnswer, TraceQuestion
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.description import TraceAnswer, TraceQuestion
 from core.engine.models.classifier import open_classifier
 from core.engine.pruning.classifier_trace import trace_classifier
 from core.pipeline.stages.trace import answer as answer_of

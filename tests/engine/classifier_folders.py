@@ -9,7 +9,7 @@ import transformers
 from torch import nn
 from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
-from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
+from core.engine.architectures.declared import CLASSIFIER_ARCHITECTURES
 from core.engine.models.reference_networks import NETWORKS, ReferenceConfig
 from tests.families import CLASSIFIER_CONFIGS
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from core.engine.datasets.image_set import TensorImages
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
-from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network
+from core.engine.pruning.retraining import retrain
 from core.engine.recovery.request import Recovery
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.description import require_structure
-from core.engine.architectures.unit_kinds.heads import attention_mode
+from core.engine.architectures.units import attention_mode
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.casting import folder_as_stored
@@ -20,7 +20,7 @@ from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.removals.widths import WidthOptions
 from core.engine.resume.kinds import BLOCK
 from core.methods.registry import get_method
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import Progress

@@ -12,7 +12,7 @@ from core.engine.pruning.results import PruneResult
 from core.engine.recovery.language import recover
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from tests.engine.crossing import crossed
 from tests.engine.recovering import linears_of, make_pruned
 from tests.engine.sweeping import request_for, tensors_of

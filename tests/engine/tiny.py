@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
 from tests.families import LANGUAGE_CONFIGS
 
 

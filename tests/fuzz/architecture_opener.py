@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from bench.architectures.tiny_configs import tiny_model
-from core.engine.architectures.discovered import architectures
-from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
+from core.engine.architectures.describe import describe_discovered, describe_source
+from core.engine.architectures.description import UndiscoveredModel, architectures
 from core.engine.discovery.__main__ import answer
 from core.engine.discovery.discover import discover
 from core.engine.models.folder import open_model
@@ -123,7 +123,7 @@ def open_folder(folder: Path, tell: Callable[[str], None]) -> str:
         architecture = architectures.validate_python(answered["architecture"])
         if "experts" in architecture.refused:
             raise UnsupportedArchitecture(architecture.refused["experts"], param="model")
-        source.described(architecture)
+        describe_discovered(source, architecture)
     tell("open")
     opened = open_model(folder, discovered=architecture)
     tokens = torch.randint(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.datasets.text_files import describe, read_documents
 from core.engine.models.gguf_header import read_gguf_header, require_importable

@@ -9,9 +9,8 @@ from typing import Any, Final
 import pytest
 import torch
 
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.exporters.exporter_info import AddedExporterInfo
 from core.engine.exporters.gguf.exporter import GgufFiles
@@ -20,12 +19,12 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.protocols import AddedForm
 from core.engine.models.casting import folder_as_stored
 from core.engine.models.folder import ModelFolder, open_model
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.outputs import losses_of
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.stages.discover import discover_and_test
-from secateur_wire.job_body import Quantization, StoredDtype
+from secateur_wire.job_body import Layout, Quantization, StoredDtype
 from tests.engine.sweeping import request_for, save
 from tests.engine.tiny import make_tokens
 from tests.gguf.trained import LINES, STEPS, save_trained

@@ -19,7 +19,7 @@ from core.engine.models.loading import load_model
 from core.engine.pruning.streams.mean_squares import mean_squares
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.outputs import resolve_output
-from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.recipe import Output
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.job_body import Quantization
 from tests.engine.tiny import make_model, make_tokens

@@ -22,10 +22,10 @@ from core.engine.exporters.gguf.settings import GgufSettings, read_settings
 from core.engine.models.folder import ModelFolder, open_model
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.outputs import resolve_output
-from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.recipe import Output
 from core.pipeline.recipes.request import ResolvedRequest
-from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.run import run_stage
+from core.pipeline.stages.sources_spec import ImportGgufSpec
 from core.progress import Progress
 from secateur.engines.choice import KINDS
 from secateur_wire.errors import ExportFailed, ExportMismatch, InvalidRequest

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from core.engine.architectures.model_task import MODEL_TASKS
+from core.engine.architectures.description import MODEL_TASKS
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates, require_measured
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import Evaluation, Gates

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from core.measurements.reader import Table, measurements
-from core.measurements.sentences import measured_losses
+from core.measurements.reader import Table, measured_losses, measurements
 from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
 from core.pipeline.reports.verdict import SAME_AMOUNT, band_of

@@ -11,14 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from core.engine.pruning.iterative.curvature import mean_squares
-from core.engine.pruning.iterative.dead_neurons import remove_dead_neurons
-from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.network import loss_and_accuracy, mean_loss
 from core.engine.resume.store import ResumeStore
-from core.methods.iterative_magnitude import cut_layer, layers_before_dropout, rewind, scaled_dropout
-from core.methods.obs.surgeon import inverse_hessian, obs_prune
+from core.methods.classifiers.dead_neurons import remove_dead_neurons
+from core.methods.classifiers.iterative_magnitude import (
+    cut_layer,
+    layer_sensitivity_curves,
+    layers_before_dropout,
+    rewind,
+    scaled_dropout,
+)
+from core.methods.classifiers.obd import mean_squares
+from core.methods.classifiers.obs import inverse_hessian, obs_prune
 from core.progress import Progress, WorkStopped
 from secateur_wire.errors import InvalidParameters, InvalidSparsity
 from tests.engine.classifying import (
@@ -185,9 +190,9 @@ def test_dead_neurons_go_and_no_output_changes(chain: str) -> None:
     assert not first.weight[4].any() and first.bias is not None and first.bias[4] == 0
     assert not second.weight[:, 1].any()
     assert not head.weight[:, 2].any()
-    assert dead.neurons == 3
+    assert dead["dead_neurons"] == 3
     positions = first.weight[0].numel() + second.weight[:, 1].numel() - second.weight[2, 1].numel() + 3
-    assert dead.weights == positions
+    assert dead["weights_of_dead_neurons"] == positions
     assert place.notes == []
 
 
@@ -216,7 +221,9 @@ def test_neurons_that_a_padded_convolution_or_a_shortcut_reads_keep_what_cannot_
     dead = remove_dead_neurons(place)
     torch.testing.assert_close(model(images.batch(range(8))).logits, expected, rtol=1e-4, atol=1e-5)
     assert model.body.first.weight[3].any()
-    assert dead.weights == 4 and model.body.second.weight[:, 1].count_nonzero() == 4 * 9 - 4  # all but the middle
+    assert (
+        dead["weights_of_dead_neurons"] == 4 and model.body.second.weight[:, 1].count_nonzero() == 4 * 9 - 4
+    )  # all but the middle
 
 
 sizes = st.integers(2, 14)

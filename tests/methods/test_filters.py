@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from core.engine.evaluation.flops import count_flops
 from core.engine.models.reference_networks import ReferenceNetwork
-from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network
+from core.engine.pruning.retraining import retrain
 from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
 from core.progress import WorkStopped

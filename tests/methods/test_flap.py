@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.pruning.results import UnitRow

@@ -14,26 +14,28 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.counting import finished_share
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.description import inspect_folder, require_structure
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import require_structure
+from core.engine.architectures.unit_counts import CostLimit
+from core.engine.architectures.units import removed_kinds
 from core.engine.cuts import WorthTable
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.block_gradients import backward_blocks
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.streams.stream import ActivationBudget
+from core.engine.pruning.streams.hidden_states import ActivationBudget
+from core.engine.pruning.streams.stream import Stream
 from core.engine.removals.shape_program import program_of
 from core.engine.removals.widths import offered_units, plan_width_reduction
 from core.engine.resume.kinds import SELECTION
+from core.engine.resume.store import ResumeStore
 from core.methods.descriptions.frontier import StructuredFrontierParameters, find_local_minimum, most_trials
 from core.methods.frontier import output_metric, search, structured
 from core.methods.frontier.output_metric import RunCosts
 from core.methods.frontier.search import divergence, least_costly
 from core.methods.frontier.structured import StructuredFrontier
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from secateur_wire.errors import InvalidParameters, TargetUnreachable
 from tests.engine.apart import Apart
 from tests.engine.pruning.test_structured import edit
@@ -203,17 +205,11 @@ def test_a_run_costs_what_its_change_of_the_stream_does_to_the_loss_by_the_whole
     streamed = StreamedModel(open_model(folder), dtype=torch.float32, device=torch.device("cpu"))
     layers = len(streamed)
     costs = RunCosts(layers, tokens)
-    cache = HiddenStateCache(ActivationBudget(2**20), tmp_path / "scratch")
-    backward_blocks(
-        streamed,
-        tokens,
-        torch.float32,
-        [()] * layers,
-        lambda *_: None,
-        squares=False,
-        cache=cache,
-        on_stream=costs.see,
-    )
+    stream = Stream(
+        "gradients", tokens, streamed, ResumeStore(tmp_path / "scratch", ""), ActivationBudget(2**20),
+        dtype=torch.float32, micro_batch=1, resumable=False, keeps_all=True,
+    )  # fmt: skip
+    backward_blocks(stream, [()] * layers, lambda *_: None, on_stream=costs.see)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     blocks = model.get_submodule(open_model(folder).family.blocks)
     streams: list[torch.Tensor] = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.results import PruneResult, UnitRow

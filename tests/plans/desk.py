@@ -10,11 +10,10 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
-from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription, describe_language_model
-from core.engine.architectures.layer_shape import LinearShape
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.describe import describe_language_model
+from core.engine.architectures.description import ClassifierDescription, Description, ModelDescription
+from core.engine.architectures.structure import LinearShape
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.service.jobs.queue import claim, finish_succeeded
 from core.service.jobs.resolution.context import RequestContext

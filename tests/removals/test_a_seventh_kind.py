@@ -11,21 +11,20 @@ from torch import Tensor
 
 from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import UnitKind
+from core.engine.architectures.units import UnitKind
 from core.engine.cuts import Cut, Removal, RemovalPlan
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.pruning.blocks.language_pass import UnitRemovalPass
-from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.results import UnitRow
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.registry import REMOVALS
 from core.engine.removals.runs import LANGUAGE_RUNS, UnitRun
 from core.methods.method_info import MethodInfo
 from core.methods.registry import CLASSES, METHODS
 from core.pipeline.messages import ModelSource, PruneOutput, TextSource
 from core.pipeline.reports.model_card import model_card
-from core.pipeline.stages.prune.spec import PruneSpec
+from core.pipeline.stages.pruning_spec import PruneSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 from core.settings import Settings
@@ -78,8 +77,8 @@ class DropBiases(UnitMethod):
 
     def __init__(self, parameters: MethodParameters) -> None: ...
 
-    def select(self, context: UnitSelectionContext) -> KeptUnits:
-        return context.without_layers([])
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
+        return context.plan_of(context.without_layers([]))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,8 +15,8 @@ from transformers import AutoModelForImageClassification
 from core.database import transaction
 from core.engine.datasets.image_codec import write_images
 from core.engine.models.classifier import load_classifier, open_classifier
-from core.pipeline.stages.new_network.spec import NewNetworkSpec
 from core.pipeline.stages.run import run_stage
+from core.pipeline.stages.sources_spec import NewNetworkSpec
 from core.progress import Progress
 from core.service.registry.schemas import DatasetBody
 from core.service.registry.service import read_dataset, register_dataset

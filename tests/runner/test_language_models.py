@@ -22,9 +22,9 @@ from core.database import transaction
 from core.engine.checkpoints.weight_comparison import compare_weights
 from core.engine.cuts import WorthTable
 from core.pipeline.messages import Spec
-from core.pipeline.stages.prune.spec import PruneSpec
+from core.pipeline.stages.evaluation_spec import VerifyArtifact
+from core.pipeline.stages.pruning_spec import PruneSpec
 from core.pipeline.stages.stage import RunningJob
-from core.pipeline.stages.verify.spec import VerifyArtifact
 from core.service.jobs import queue
 from core.service.jobs.states import STAGES
 from tests.runner.conftest import Finish, Work, artifact, shown_ways

@@ -24,7 +24,7 @@ from core.engine.recovery.request import Recovery
 from core.engine.removals.weights import prunable_linears, selection_of
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.progress import Progress
 from tests.engine.classifier_folders import CLASSES, image_shape
 from tests.engine.classifying import random_images

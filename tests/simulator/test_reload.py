@@ -4,11 +4,11 @@ import gc
 from pathlib import Path
 from typing import Any
 
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.engine.evaluation.reload_memory import offloaded_needs
 from core.pipeline.messages import ModelPlace
+from core.pipeline.stages.evaluation_spec import VerificationOutput, VerifySpec
 from core.pipeline.stages.run import run_stage
-from core.pipeline.stages.verify.spec import VerificationOutput, VerifySpec
 from core.progress import Progress
 from tests.engine.exporters.test_per_layer import PROTECTED, prune
 from tests.engine.tiny import make_model

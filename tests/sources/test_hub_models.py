@@ -18,7 +18,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.engine.architectures.undiscovered import describe_source
+from core.engine.architectures.describe import describe_source
 from core.service.jobs.tables import JobRow
 from core.service.sources.hub import Hub
 from core.service.sources.hub_models import HubRevision

@@ -13,7 +13,7 @@ from core.engine.datasets.token_windows import calibration_windows, starts_with_
 from core.engine.models.own_text import DocumentWriter
 from core.pipeline.messages import ModelPlace
 from core.pipeline.stages.run import run_stage
-from core.pipeline.stages.write.spec import ChatShape, WriteSpec
+from core.pipeline.stages.sources_spec import ChatShape, WriteSpec
 from core.progress import Progress
 from tests.chat import TEMPLATE
 from tests.engine.watching import Watching

@@ -13,8 +13,9 @@ from core.engine.options.patterns import UNSTRUCTURED
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
 from core.engine.pruning.masks import LayerTarget
 from core.engine.pruning.solver import PrunableLinear, Solver
+from core.engine.pruning.streams.hidden_states import ActivationBudget
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
-from core.engine.pruning.streams.stream import ActivationBudget, Stream
+from core.engine.pruning.streams.stream import Stream
 from core.engine.resume.store import ResumeStore
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.results import PruneResult
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from tests.engine.sweeping import request_for, with_heads
 
 

@@ -19,7 +19,7 @@ from standardwebhooks import Webhook as Verifier
 
 from bench.parts import free_port
 from core.database import transaction
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.service.jobs.tables import JobEventRow, JobRow
 from core.service.webhooks.tables import WebhookDeliveryRow
 from core.settings import Settings

@@ -80,7 +80,7 @@ def result_of(spec: Spec, behaviour: dict[str, Any]) -> dict[str, Any]:
             }
             return {"latency": latency, "notes": []}
         case "verify":
-            from core.engine.architectures.description import inspect_folder
+            from core.engine.architectures.describe import inspect_folder
 
             assert Path(spec["expected"]).read_text() == "logits"
             model = inspect_folder(Path(spec["artifact"]["path"])).model_dump(mode="json")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from core.engine.architectures.classifier_architecture import NetworkName
+from core.engine.architectures.architecture import NetworkName
 from secateur.cli.keys import keys_app
 from secateur.cli.options import with_options
 from secateur.cli.output import JsonOption, Printer, explain

@@ -14,8 +14,7 @@ from pydantic import JsonValue, ValidationError
 from core.engine.checkpoints.weight_comparison import WeightComparison, compare_weights
 from core.engine.resume.kinds import BLOCK, FOLDER, STATE
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.reports.manifest import Manifest
-from core.pipeline.reports.provenance import data_of
+from core.pipeline.reports.manifest import Manifest, data_of
 from core.pipeline.reports.report import Report
 from core.service.sources.folders import dataset_hash
 from core.settings import Settings

@@ -10,11 +10,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from core.database import transaction
-from core.engine.architectures.classifier_architecture import NetworkName
-from core.engine.architectures.undiscovered import describe_source
+from core.engine.architectures.architecture import NetworkName
+from core.engine.architectures.describe import describe_source
 from core.pipeline.messages import Spec
-from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
-from core.pipeline.stages.new_network.spec import NewNetworkSpec
+from core.pipeline.stages.sources_spec import ImportGgufSpec, NewNetworkSpec
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.service.sources.folders import content_hash, dataset_hash, is_allowed

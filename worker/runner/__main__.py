@@ -21,8 +21,9 @@ from core.engine.models.accelerator import backend_of, ran_out_of_memory
 from core.engine.models.memory_limit import limit_memory, memory_left
 from core.panics import is_panic
 from core.pipeline.messages import DeviceSpec
+from core.pipeline.stages.context import device_of, memory_room
 from core.pipeline.stages.registry import parse_spec
-from core.pipeline.stages.run import device_of, memory_room, run_stage
+from core.pipeline.stages.run import run_stage
 from core.progress import WorkStopped
 from core.seclusion import seclude
 from secateur_wire.errors import DiskFull, InternalError, OutOfMemory, SecateurError

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
-from core.pipeline.stages.registry import SPECS, run_module
+from core.pipeline.stages.registry import RUNS, run_module
 from worker.processes import ChildProcess, spawn
 
 COMMAND = (sys.executable, "-P", "-m", "worker.runner.forking_process")
 PRELOADED = (
     "worker.runner.__main__",
-    *(module for task, spec in SPECS.items() if (module := run_module(task)) not in spec.libraries),
+    *(module for spec in RUNS if (module := run_module(spec)) not in spec.libraries),
     "worker.runner.checkpoint_names",
 )
 """Modules that a server loads before its first request; they include the stages, without their slow libraries."""

@@ -17,8 +17,8 @@ from core.pipeline.reports.report import LatencySearch, Report, TargetReport
 from core.pipeline.reports.source_card import SourceFacts, facts_of_card
 from core.pipeline.reports.target_figure import target_figure
 from core.pipeline.stages.registry import stages_of
+from core.pipeline.stages.sources_spec import WriteSpec, WrittenOutput
 from core.pipeline.stages.stage import Output, RunningJob, TaskRunner
-from core.pipeline.stages.write.spec import WriteSpec, WrittenOutput
 from core.service.jobs.equal_bytes import known_dense_files
 from core.service.jobs.estimates.resources import compare
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
@@ -216,10 +216,9 @@ class Attempt:
             write_text=tasks.write_text,
         ) as inputs:
             job = self._fetch(inputs)
-            for stage in stages_of(job.spec):
+            for stage, self._tasks.share in stages_of(job.spec):
                 if stage.shown_as is not None:
                     self._recorder.enter(stage.shown_as)
-                self._tasks.share = stage.share(job.spec)
                 stage.supervise(job)
             return self._finish(job)
 

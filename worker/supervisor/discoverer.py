@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.describe import describe_discovered
 from core.engine.architectures.description import ModelDescription
 from core.service.discoveries import queue
 from core.service.discoveries.queue import ClaimedDiscovery
@@ -119,7 +120,7 @@ class Discoverer(RequestTaker[ClaimedDiscovery]):
         if answered.architecture is None:
             assert answered.error is not None
             raise _ReportedError(answered.error)
-        return claimed.model.described(answered.architecture)
+        return describe_discovered(claimed.model, answered.architecture)
 
 
 def _problem(error: Exception) -> StoredProblem:

@@ -13,7 +13,7 @@ from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, stage_texts
 from core.pipeline.messages import ClassifierSpec, ImageSource, JobSpec, LanguageSpec, ModelSource, TextSource
-from core.pipeline.stages.write.spec import ChatShape, WriteSpec, WrittenOutput
+from core.pipeline.stages.sources_spec import ChatShape, WriteSpec, WrittenOutput
 from core.service.jobs.queue import Claim
 from core.service.jobs.queue.claimed import ClaimedImages
 from core.service.sources.folders import content_hash, dataset_hash, file_hash

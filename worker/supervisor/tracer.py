@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.engine.architectures.classifier_architecture import TraceAnswer, TraceQuestion
 from core.engine.architectures.describe import describe_folder
-from core.engine.architectures.description import read_config, stored_tensors
+from core.engine.architectures.description import TraceAnswer, TraceQuestion
+from core.engine.architectures.folder import read_config, stored_tensors
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.service.questions.queue import ClaimedQuestion
 from core.service.registry.traces import CLASSIFIER, ClassifierQuestion, store_trace

@@ -24,7 +24,7 @@ from api.portal.views.metric_curves import curves_of
 from api.state import ApiState
 from core.database import transaction
 from core.engine.cuts import unit_rows
-from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.options.sensitivity import Sensitivity
 from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.alternatives import job_with_measured
@@ -163,7 +163,7 @@ def layers_chart(
 
     def draw() -> str:  # Both are slow to load, and only charts need them.
         if units:
-            from core.pipeline.reports.shape_chart import shape_chart
+            from core.pipeline.reports.charts import shape_chart
 
             return shape_chart(report, title=title)
         from core.pipeline.reports.charts import Series, layers_chart
@@ -195,7 +195,7 @@ def coverage_chart(
         raise NotFound(f"job {job_id!r} removed no tokens")
 
     def draw() -> str:
-        from core.pipeline.reports.vocabulary_chart import vocabulary_chart
+        from core.pipeline.reports.charts import vocabulary_chart
 
         return vocabulary_chart(vocabulary, title=f"Vocabulary of {job.model}")
 

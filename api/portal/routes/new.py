@@ -21,7 +21,7 @@ from api.portal.views.model_choices import ModelChoice, facts_of, hub_choices, m
 from api.portal.views.outcome import estimates_from, expected_quality, outcome_axis, outcome_figures
 from api.state import ApiState
 from core.database import transaction
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.service.discoveries.requests import ask_for
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import JobBody

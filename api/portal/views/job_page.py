@@ -14,7 +14,7 @@ from api.portal.views.metric_curves import MetricCurve, curves_of
 from api.portal.views.picture import result_panels
 from api.portal.views.result_cards import cards, evaluation_rows, gate_rows
 from api.portal.views.summary import summarise
-from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.options.sensitivity import Sensitivity
 from core.methods.registry import METHODS
 from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from sqlalchemy.orm import Session
 
 from api.portal.formatting import count, size
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.methods.registry import METHODS
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.schemas import Job

@@ -14,14 +14,13 @@ from pydantic import JsonValue
 from api.portal.formatting import number, percent, size
 from api.portal.views.summary import NO_DIFFERENCE, SAME_SIZE, size_in_words, time_in_words
 from api.portal.views.trade_off import quality_in_words
-from core.engine.options.latency_budget import latency_noise
 from core.service.jobs.comparison import ComparedField, Comparison
 from core.service.jobs.noise import is_same
 from core.service.jobs.schemas import Job
 from core.service.jobs.trade_off import TASK_MEAN, Quality, measured_as, qualities_of, short_name
 from secateur_wire.job_fields import LEADING
 from secateur_wire.jobs import Verdict
-from secateur_wire.metrics import NOT_WELL, Metrics, is_noisy
+from secateur_wire.metrics import NOT_WELL, Metrics, is_noisy, latency_noise
 
 _LONGEST: Final = 4.0
 """Length of the longest bar in multiples of the shortest; longer bars are cut, so that the others can be read."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from api.portal.formatting import count, duration, number, percent, size
 from api.portal.views.summary import NO_DIFFERENCE, format_distinct
-from core.engine.options.latency_budget import latency_noise
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import within_error
 from core.service.jobs.gates import TASK_MEAN
@@ -16,6 +15,7 @@ from secateur_wire.metrics import (
     Metrics,
     TaskMean,
     is_noisy,
+    latency_noise,
     with_noise,
 )
 

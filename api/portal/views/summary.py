@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from api.portal.formatting import count, duration, number, percent, size
-from core.engine.options.latency_budget import latency_noise
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import mean_of_tasks, within_error
 from secateur_wire.equal_bytes import in_words
 from secateur_wire.jobs import Verdict
-from secateur_wire.metrics import NOT_WELL, MeasuredAccuracy, Metrics, Perplexity, is_noisy
+from secateur_wire.metrics import NOT_WELL, MeasuredAccuracy, Metrics, Perplexity, is_noisy, latency_noise
 
 Figures = TypeVar("Figures")
 Body = Mapping[str, Any]

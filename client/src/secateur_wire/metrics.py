@@ -13,8 +13,18 @@ from secateur_wire.weights import RESTORED
 MOST_NOISE: Final = 0.5
 """Relative noise of a speed or a time beyond which it does not count as measured."""
 NOT_WELL: Final = "not measured well enough"
+NOISE: Final = 0.05
+"""Relative difference of times up to which two runs of one model may differ, even if the rounds of each run agree."""
 _LEAST_IN_TENTHS: Final = 1e-3
 """Noise from which it is shown with a tenth of a per cent."""
+
+
+def latency_noise(spread: float | None) -> float:
+    """Return the largest relative difference of two times that does not show a difference between the models.
+
+    It is the `spread` between the rounds of one model where that is known, and at least `NOISE`.
+    """
+    return max(NOISE, float(spread or 0.0))
 
 
 def is_noisy(noise: float | None) -> bool:

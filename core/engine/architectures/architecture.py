@@ -1,19 +1,18 @@
-"""Architecture of a language model: all facts of it that the engine needs.
+"""Architectures: all facts of a model that the engine needs, for language models and for image classifiers.
 
-A module of `overrides` declares it, or `discovered` has it from the model itself.
+`declared` has those that are known; `core.engine.models.tracing` has the others from the model itself.
 
-It names the module list of decoder blocks, and the linear layers of a block that read the same input tensor: those
-layers share one statistic and one factorisation. Everything else (rotary embeddings, masks, norms, soft caps) is the
-model's own code, which runs unchanged.
+A language model's architecture names the module list of decoder blocks, and the linear layers of a block that read the
+same input tensor: those layers share one statistic and one factorisation. Everything else (rotary embeddings, masks,
+norms, soft caps) is the model's own code, which runs unchanged.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from core.engine.architectures.config_part import part_of
-from core.engine.architectures.experts import Experts
-from core.engine.architectures.unit_axis import UnitAxis
+from core.engine.architectures.config import part_of
 from core.engine.checkpoints.key_patterns import numbers_of, pattern_of
 from core.engine.checkpoints.pieces import Pieces
 
@@ -29,6 +28,130 @@ CHANNELS_KIND: Final = "channels"
 """Name of the kind of unit for one channel of an FFN or of an expert."""
 EXPERTS_KIND: Final = "experts"
 """Name of the kind of unit for a whole expert."""
+REFERENCE_TYPE = "secateur_reference"
+"""`model_type` of the small networks this project defines itself (`core.engine.models.reference_networks`)."""
+NetworkName = Literal["mlp", "lenet-300-100", "lenet-5", "digits-1989", "vgg"]
+
+
+@dataclass(frozen=True)
+class UnitAxis:
+    """Linear layer, norm or parameter that shrinks with a unit.
+
+    `side` is the dimension that shrinks: the output features, with their bias, or the input features. `runs` names the
+    contiguous runs of these features, with the names of the kind of unit. `name:3` has three times as many features per
+    unit, side by side.
+    """
+
+    module: str
+    side: Literal["out", "in"]
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExpertMatrix:
+    """Parameter that stacks one matrix of every expert: [experts, outputs, inputs].
+
+    `name` and its `bias`, [experts, outputs], are named within the experts' module. `parts` are the patterns of the
+    keys by which files store one expert's matrix, in order, each with an equal part of the outputs: `{}` stands for the
+    layer, then for the expert. `parts` is empty where files store the stacked parameter.
+    """
+
+    name: str
+    bias: str | None = None
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Choice of experts by a router whose whole experts can be removed.
+
+    `count` is the config's setting for the number of experts. `rows` are the tensors of a block that have an entry for
+    each expert along their first dimension, the router's tensors among them. Where experts lie in `groups` of equal
+    size, side by side, a token goes to experts of `top_k_groups` groups. With `normalised` the gates of a token have
+    the same sum whatever other experts there are.
+    """
+
+    count: str
+    rows: tuple[str, ...]
+    normalised: bool
+    groups: int = 1
+    top_k_groups: int = 1
+
+    def refusal(self, left: int, top_k: int) -> str | None:
+        """Return the reason why a router cannot choose among the experts that are left; None where it can."""
+        if left < top_k:
+            return f"each token goes to {top_k}"
+        if self.groups == 1:
+            return None
+        if left % self.groups:
+            return f"they lie in {self.groups} groups, of as many each"
+        if left // self.groups < 2:
+            return f"each of their {self.groups} groups is ranked by its best two"
+        if self.top_k_groups * left // self.groups < top_k:
+            return f"each token goes to {top_k}, of {self.top_k_groups} of their {self.groups} groups"
+        return None
+
+
+@dataclass(frozen=True)
+class LinearNetwork:
+    """Network of linear layers whose width follows the setting of the experts: as wide as `sets` experts together.
+
+    A shared expert is such a network, or the FFN of blocks without experts. The last of its `axes` is the axis of the
+    layer that reads its channels.
+    """
+
+    axes: tuple[UnitAxis, ...]
+    sets: int
+
+
+@dataclass(frozen=True)
+class ExpertChannels:
+    """Channels of experts: every expert of a block keeps the same number, each its own channels.
+
+    `stacks` are the axes of the experts' stacks, for one expert; the last is the axis of the stack that reads the
+    channels. The `linear` network beside the experts loses the same number of channels from each of its sets.
+    """
+
+    stacks: tuple[UnitAxis, ...]
+    linear: LinearNetwork | None = None
+
+    @property
+    def axes(self) -> tuple[UnitAxis, ...]:
+        """Return all axes, those of the stacks first."""
+        return self.stacks if self.linear is None else (*self.stacks, *self.linear.axes)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Experts of a block: a module that gets tokens and their chosen experts, and sums the experts' outputs.
+
+    `module` is its name within the block. The stack `reading` multiplies the tokens, the stack `giving` the activations
+    that follow. With `transposed`, stacks are [experts, inputs, outputs]. Each token goes to `top_k` experts. `routing`
+    has the facts of the router; it is None where whole experts cannot be removed, and `kept_because` is the reason.
+    `channels` are the channels that every expert can lose; None where they cannot be removed.
+    """
+
+    module: str
+    reading: ExpertMatrix
+    giving: ExpertMatrix
+    transposed: bool
+    top_k: int
+    routing: Routing | None = None
+    kept_because: str | None = None
+    channels: ExpertChannels | None = None
+
+    @property
+    def matrices(self) -> tuple[ExpertMatrix, ExpertMatrix]:
+        """Return the two stacks, in order of execution."""
+        return (self.reading, self.giving)
+
+    def without_routing(self, reason: str) -> "Experts":
+        """Return the same experts, with a reason why no whole expert can be removed."""
+        return replace(self, routing=None, kept_because=reason)
+
+    def parameter(self, matrix: ExpertMatrix) -> str:
+        """Return a stack's name within the block."""
+        return f"{self.module}.{matrix.name}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +198,7 @@ class Sublayer:
 class Architecture:
     """Facts of one architecture.
 
-    `order` is its place in lists of architectures, the smallest first. `blocks` is the module list of decoder layers.
+    `blocks` is the module list of decoder layers.
     `base` is the attribute of the causal model that holds the backbone; hub files of some families leave it out of
     their keys. `sublayers` are in order of execution. `inputs` are all linear layers of a block, grouped by the tensor
     they read, in order of execution; by default they are the groups of the sublayers. `transposed` marks weights stored
@@ -115,7 +238,6 @@ class Architecture:
     model_type: str
     architecture: str
     title: str
-    order: int
     base: str
     blocks: str
     head: str
@@ -252,3 +374,28 @@ def _translated(name: str, patterns: Mapping[str, str]) -> str | None:
     """Return the name that the patterns give, with the numbers put in place of `{}`; None where no pattern matches."""
     pattern = patterns.get(pattern_of(name))
     return None if pattern is None else pattern.format(*numbers_of(name))
+
+
+@dataclass(frozen=True)
+class ClassifierArchitecture:
+    """Facts of one architecture of image classifiers.
+
+    `head` is the module that computes the logits.
+    `renames` are pairs (pattern, replacement) from a file's keys to the model's names, in order. `prefix` is put before
+    keys that lack it (hub files of timm models do).
+    """
+
+    model_type: str
+    architecture: str
+    title: str
+    head: str = "classifier"
+    renames: tuple[tuple[str, str], ...] = ()
+    prefix: str = ""
+
+    def module_name(self, key: str) -> str:
+        """Return the module's name in the model for a key of its file."""
+        if self.prefix and not key.startswith(self.prefix):
+            key = self.prefix + key
+        for pattern, replacement in self.renames:
+            key = re.sub(pattern, replacement, key)
+        return key

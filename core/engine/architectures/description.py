@@ -1,71 +1,113 @@
-"""Reader of model folders as data: config.json and safetensors headers. It executes nothing and loads no tensor."""
+"""Descriptions of models: what is known of one from its config and the headers of its weights.
 
-import re
-from collections.abc import Iterator, Mapping
+The architecture of a model that is not declared may be discovered: it follows from the same, but the discovery needs a
+library that is not loaded here. Config and headers are kept, so that the discovery can run at any time, and again for
+another version of the library. They are kept packed: only who opens the model, or describes it, unpacks them.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
-from core.engine.architectures.architecture import VOCABULARY_KEY, Architecture
-from core.engine.architectures.classifier_architecture import ClassifierArchitecture
-from core.engine.architectures.config_limits import check_extent, check_sizes
-from core.engine.architectures.config_part import part_of, with_part
-from core.engine.architectures.expert_stacks import expert_shapes, join_stacks
-from core.engine.architectures.heterogeneous import (
-    AUTO_MAP_KEY,
-    LAYERS_KEY,
-    Layout,
-    class_name,
-    layer_settings,
-    per_layer_architecture,
-)
-from core.engine.architectures.layer_shape import LinearShape
-from core.engine.architectures.model_task import MODEL_TASKS, ModelTask
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES, architecture_for
-from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_kind import Block
-from core.engine.architectures.unit_registry import BLOCK_KINDS
-from core.engine.architectures.vocabulary_table import VocabularyTable, vocabulary_tables
-from core.engine.checkpoints.code_choices import refuse_choices
-from core.engine.checkpoints.companions import check_companions, read_json
-from core.engine.checkpoints.files import CONFIG_FILE, INDEX_FILE, PICKLES, SINGLE_FILE
-from core.engine.checkpoints.pieces import pieced_entry
-from core.engine.checkpoints.quantisation import (
-    QUANTISATION_KEY,
-    Quantisation,
-    join_quantised,
-    quantisation_of,
-    require_declared,
-    require_ours,
-)
-from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES, WEIGHT_DTYPES, TensorEntry, read_header
-from secateur_wire.errors import (
-    CorruptSafetensors,
-    MissingTensors,
-    PathEscapes,
-    PickleCheckpoint,
-    UnsafeConfig,
-    UnsupportedArchitecture,
-    UnusableModel,
-)
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.structure import LinearShape, ModelStructure, VocabularyTable
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES, TensorEntry, dtype_bytes
+from secateur_wire.errors import UnsupportedArchitecture, UnusableModel
+from secateur_wire.job_body import Layout, StoredDtype
+from secateur_wire.models import ImageShape
 
-MOST_TENSORS = 300_000
-"""Largest number of tensors of a folder; mixtures of 384 experts in 62 layers, with codes and scales, have 214,000."""
+SHAPES_KEY = "secateur_shapes"
+"""Key in config.json for the groups of grouped convolutions, by module, once filters or channels were removed.
+
+All other shapes follow from the tensors.
+"""
+CLASSIFICATION: Final = "image-classification"
+"""Task of image classifiers."""
+USUAL_SIDE = 224
+"""Height and width of images in pixels where neither the model nor its preprocessing gives them."""
+UNDISCOVERED: Final = "undiscovered"
+"""Task of a model whose architecture is not known yet."""
+MOST_DESCRIPTION_BYTES: Final = 2 * 2**20
+"""Largest description in bytes of JSON. The largest known models, of 214,000 tensors, take less than half."""
+_MOST_CONTENT_BYTES: Final = 2**27
+Tensors: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
+"""Dtype and shape of each tensor, by the file's key."""
+DISCOVERY_VERSION = 5
+"""Version of the discovery. It rises when the same model would get another architecture than before."""
+architectures: TypeAdapter[Architecture] = TypeAdapter(Architecture)
 
 
-class ModelDescription(BaseModel):
-    """Facts of a language model, read from its folder.
+@dataclass(frozen=True)
+class ModelTask:
+    """Facts of all models of a task.
 
-    `parameters` counts tied weights once. `bytes` is the size of its weights and `dtype` their dtype, dequantised where
-    they are quantised. `structure` is None where an earlier version made the description. `layout` is 'per_layer' where
-    config.json describes each layer. `discovered` is the architecture where it is not declared.
-    `other_module_parameters` counts the parameters of modules outside the language model, which text does not run
-    through. `vocabulary` are the tensors with an entry for each token, a tied head left out; None where an earlier
-    version made the description.
+    `models` is their name in the plural. Their loss is a mean over many of `example`, reported beside `quality`. Jobs
+    measure them on `texts`. With `has_blocks` several linear layers lie in each decoder block. `inapplicable` has the
+    fields of a request that do not apply to such models, each with the error message.
     """
 
-    task: Literal["language-model"] = "language-model"
+    models: str
+    example: str
+    quality: Literal["perplexity", "accuracy"]
+    texts: str
+    has_blocks: bool
+    inapplicable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_perplexity(self) -> bool:
+        return self.quality == "perplexity"
+
+    @property
+    def is_traced(self) -> bool:
+        """Return whether a worker traces such a model once it is registered, since no block tells its layers' order."""
+        return not self.has_blocks
+
+
+MODEL_TASKS: Final[Mapping[str, ModelTask]] = {
+    "language-model": ModelTask(
+        models="language models",
+        example="a token",
+        quality="perplexity",
+        texts="a text",
+        has_blocks=True,
+        inapplicable={
+            "parameters.mode": "parameters.mode: 'exact' is for image classifiers, whose derivatives of single "
+            "images it takes: use 'layer_wise'",
+        },
+    ),
+    "image-classification": ModelTask(
+        models="image classifiers",
+        example="an image",
+        quality="accuracy",
+        texts="images",
+        has_blocks=False,
+        inapplicable={
+            "output.layout": "output.layout belongs to language models, an image classifier's filters go layer by "
+            "layer: leave it out",
+            "target": "target is for language models: say as sparsity how much of an image classifier is to go",
+            "parameters.include_lm_head": "parameters.include_lm_head: an image classifier's last layer is prunable "
+            "like any other: leave it out",
+            "parameters.compensation": "parameters.compensation: fits the linear layers of language models: leave it "
+            "out for an image classifier",
+        },
+    ),
+}
+"""The facts of each task, by its name in descriptions."""
+
+
+class _Facts(BaseModel):
+    """Facts of any model; `bytes` is the size of its weights and `dtype` their dtype."""
+
+    task: str
     family: str
     architecture: str
     parameters: int
@@ -73,11 +115,60 @@ class ModelDescription(BaseModel):
     bytes: int
     dtype: str
     layers: int
+
+
+class _Described(_Facts):
+    """Facts of a model whose prunable layers are known, with the answers for a model that has nothing special."""
+
+    linears: list[LinearShape]
+
+    @property
+    def model_task(self) -> ModelTask:
+        return MODEL_TASKS[self.task]
+
+    @property
+    def language_model(self) -> "ModelDescription":
+        """Return the description itself, typed as a language model's; raises UnsupportedArchitecture."""
+        if isinstance(self, ModelDescription):
+            return self
+        raise UnsupportedArchitecture(f"{self.architecture} is not a language model", param="model")
+
+    @property
+    def classifier(self) -> "ClassifierDescription":
+        """Return the description itself, typed as a classifier's; raises UnsupportedArchitecture."""
+        if isinstance(self, ClassifierDescription):
+            return self
+        raise UnsupportedArchitecture(f"{self.architecture} is not an image classifier", param="model")
+
+    @property
+    def has_experts(self) -> bool:
+        return False
+
+    def refusal(self, offer: str) -> str | None:
+        """Return the reason why the architecture does not support an offer; None where it does."""
+        return None
+
+    def tables_in(self, dtype: str) -> dict[str, list[VocabularyTable]]:
+        """Return the field `vocabulary` with all parameters in a dtype; empty where there is none."""
+        return {}
+
+
+class ModelDescription(_Described):
+    """Facts of a language model, read from its folder.
+
+    `parameters` counts tied weights once. `bytes` and `dtype` are those of the dequantised weights where they are
+    quantised. `structure` is None where an earlier version made the description. `layout` is 'per_layer' where
+    config.json describes each layer. `discovered` is the architecture where it is not declared.
+    `other_module_parameters` counts the parameters of modules outside the language model, which text does not run
+    through. `vocabulary` are the tensors with an entry for each token, a tied head left out; None where an earlier
+    version made the description.
+    """
+
+    task: Literal["language-model"] = "language-model"
     hidden_size: int
     vocabulary_size: int
     context_length: int
     tied_embeddings: bool
-    linears: list[LinearShape]
     structure: ModelStructure | None = None
     layout: Layout = "uniform"
     other_module_parameters: int = Field(default=0, exclude_if=lambda parameters: not parameters)
@@ -96,23 +187,6 @@ class ModelDescription(BaseModel):
         return self.discovered or LANGUAGE_ARCHITECTURES[self.architecture]
 
     @property
-    def model_task(self) -> ModelTask:
-        return MODEL_TASKS[self.task]
-
-    @property
-    def language_model(self) -> Self:
-        """Return the description itself, typed as a language model's."""
-        return self
-
-    @property
-    def classifier(self) -> NoReturn:
-        raise UnsupportedArchitecture(f"{self.architecture} is not an image classifier", param="model")
-
-    def tables_in(self, dtype: str) -> dict[str, list[VocabularyTable]]:
-        """Return the field `vocabulary` with all parameters in a dtype; empty where an earlier version lacks it."""
-        return {} if self.vocabulary is None else {"vocabulary": [each.in_dtype(dtype) for each in self.vocabulary]}
-
-    @property
     def has_experts(self) -> bool:
         return self.known_as.experts is not None
 
@@ -122,256 +196,10 @@ class ModelDescription(BaseModel):
         return f"layer 0 has {', '.join(each.name for each in self.linears if each.layer == 0)}"
 
     def refusal(self, offer: str) -> str | None:
-        """Return the reason why the architecture does not support an offer; None where it does."""
         return self.known_as.refused.get(offer)
 
-
-def read_config(folder: Path, *, own_artifact: bool = False, discovered: Architecture | None = None) -> dict[str, Any]:
-    """Return config.json as a dictionary, after checks of the other small files.
-
-    Raises UnsafeConfig where one of them could make code run, UnusableModel where one is unreadable or declares an
-    unsupported quantisation.
-
-    `own_artifact` is True if this service wrote the folder and its content is known to be unchanged. Only then may its
-    layers differ in shape, or its weights be packed integers. `discovered` is the architecture discovered from the
-    folder, or from its source.
-    """
-    file = folder / CONFIG_FILE
-    if not folder.is_dir():
-        raise UnusableModel(f"{folder.name} is not a folder with config.json and safetensors files", param="model")
-    if not file.is_file():
-        raise UnusableModel(f"{folder.name} has no config.json", param="model")
-    config = read_json(file)
-    check_extent(config)
-    is_ours = own_artifact and per_layer_architecture(config, discovered) is not None
-    if not is_ours and LAYERS_KEY in config:
-        raise UnsafeConfig(
-            f"config.json holds {LAYERS_KEY!r}: a model whose layers differ in shape needs code to open "
-            f"({AUTO_MAP_KEY!r}) and is taken only from the job that made it; name it job:ID",
-            param="model",
-        )
-    require_ours(config, own_artifact=own_artifact)
-    refuse_choices(config, CONFIG_FILE, allowed=(QUANTISATION_KEY, *((AUTO_MAP_KEY,) if is_ours else ())))
-    check_companions(folder)
-    return config
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the folder's safetensors files; raises PickleCheckpoint, PathEscapes or MissingTensors."""
-    if (folder / INDEX_FILE).is_file():
-        weight_map = read_json(folder / INDEX_FILE).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise UnusableModel(f"{INDEX_FILE} has no weight_map from tensor to file", param="model")
-        names = sorted(set(weight_map.values()))
-    elif (folder / SINGLE_FILE).is_file():
-        names = [SINGLE_FILE]
-    else:
-        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-        if pickles:
-            raise PickleCheckpoint(
-                f"{', '.join(pickles[:3])} can run code when opened; convert the model to safetensors "
-                "(save_pretrained does) and use that",
-                param="model",
-            )
-        raise MissingTensors(f"{folder.name} has neither {SINGLE_FILE} nor {INDEX_FILE}", param="model")
-    root = folder.resolve()
-    files = []
-    for name in names:
-        if not name.isprintable() or len(name) > 250:
-            raise MissingTensors(f"{INDEX_FILE} names {name[:100]!r}, which is no file's name", param="model")
-        file = (folder / name).resolve()
-        if not file.is_relative_to(root):
-            raise PathEscapes(f"{INDEX_FILE} names {name!r}, which is outside the model folder", param="model")
-        if not file.is_file():
-            raise MissingTensors(f"{INDEX_FILE} names {name!r}, which is not in the folder", param="model")
-        files.append(file)
-    return files
-
-
-def read_tensors(
-    folder: Path, family: Architecture | ClassifierArchitecture, quantisation: Quantisation | None = None
-) -> dict[str, TensorEntry]:
-    """Return every tensor of the folder by its name in the model; raises CorruptSafetensors for one stored twice."""
-    return by_name(stored_tensors(folder, quantisation), family)
-
-
-def stored_tensors(folder: Path, quantisation: Quantisation | None) -> dict[str, TensorEntry]:
-    """Return every tensor of the folder by its key. Codes and scales of a quantised weight are one tensor.
-
-    Raises CorruptSafetensors for a tensor stored twice and for more than `MOST_TENSORS`, UnusableModel for a
-    quantisation that config.json does not declare.
-    """
-    stored: dict[str, TensorEntry] = {}
-    for file in weight_files(folder):
-        if len(stored) > MOST_TENSORS:
-            break
-        for key, entry in read_header(file).items():
-            if key in stored:
-                raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
-            stored[key] = entry
-    if len(stored) > MOST_TENSORS:
-        raise CorruptSafetensors(
-            f"the files hold more than {MOST_TENSORS} tensors; the largest known models have 200,000", param="model"
-        )
-    tensors = stored if quantisation is None else join_quantised(stored, quantisation)
-    require_declared(tensors)
-    return tensors
-
-
-def by_name(stored: Mapping[str, TensorEntry], family: Architecture | ClassifierArchitecture) -> dict[str, TensorEntry]:
-    """Return tensors by their names in the model; raises CorruptSafetensors where two have the same name."""
-    tensors: dict[str, TensorEntry] = {}
-    modelled = _pieced(join_stacks(stored, family), family) if isinstance(family, Architecture) else stored.items()
-    for key, entry in modelled:
-        name = family.module_name(key)
-        if name in tensors:
-            raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
-        tensors[name] = entry
-    return tensors
-
-
-def _pieced(stored: Mapping[str, TensorEntry], family: Architecture) -> Iterator[tuple[str, TensorEntry]]:
-    """Yield tensors, with pieces joined into the tensor they make; raises MissingTensors."""
-    joined: set[str] = set()
-    for key, entry in stored.items():
-        pieces = family.pieces_of(key)
-        if not pieces:
-            yield key, entry
-        for name, each in pieces.items():
-            if name not in joined:
-                joined.add(name)
-                missing = next((part for part in each.stored if part not in stored), None)
-                if missing is not None:
-                    raise MissingTensors(f"the files lack {missing}, of which {name} is made", param="model")
-                yield name, pieced_entry(name, [stored[part] for part in each.stored], each)
-
-
-def inspect_folder(
-    folder: Path, *, own_artifact: bool = False, discovered: Architecture | None = None
-) -> ModelDescription:
-    """Describe a language model's folder from its config and headers; raises UnusableModel or UnsupportedArchitecture.
-
-    `own_artifact` and `discovered` are as in `read_config`; a declared architecture comes before `discovered`.
-    """
-    config = read_config(folder, own_artifact=own_artifact, discovered=discovered)
-    architectures = config.get("architectures")
-    names = [str(each) for each in architectures] if isinstance(architectures, list) else []
-    per_layer = per_layer_architecture(config, discovered)
-    is_ours = per_layer is not None and names == [class_name(per_layer)]
-    family = per_layer if per_layer is not None and is_ours else architecture_for(names, discovered)
-    layout: Layout = "uniform" if per_layer is None else "per_layer"
-    return describe_language_model(config, read_tensors(folder, family, quantisation_of(config)), family, layout)
-
-
-def describe_language_model(
-    config: dict[str, Any], tensors: dict[str, TensorEntry], family: Architecture, layout: Layout = "uniform"
-) -> ModelDescription:
-    """Describe a model of a known architecture from its config and its tensors by their names in the model.
-
-    Raises UnusableModel kinds.
-    """
-    if config.get("model_type") != family.model_type:
-        raise UnusableModel(
-            f"config.json has model_type {str(config.get('model_type'))[:100]!r}, but {family.architecture} needs "
-            f"{family.model_type!r}",
-            param="model",
-        )
-    check_sizes(config, tensors)
-    present = _block_parameters(family, tensors)
-    is_implied = family.discovered_by is not None and family.config_value(config, "num_hidden_layers") is None
-    layers = len(present) if is_implied else _positive_integer(family, config, "num_hidden_layers")
-    if present.keys() != set(range(min(layers, len(present) + 1))):
-        raise MissingTensors(
-            f"config.json says {layers} layers, but the files have {len(present)} of them", param="model"
-        )
-    linears = [
-        linear
-        for layer in range(layers)
-        for linear in (
-            *(_linear(family, tensors, layer, name) for name in family.linears_of(present[layer])),
-            *expert_shapes(family, tensors, layer),
-        )
-    ]
-    head = f"{family.head}.weight"
-    tied = bool(config.get("tie_word_embeddings", family.tied_by_default))
-    if family.discovered_by is not None:  # not all classes heed the setting: the model is untied if it has a head
-        tied = tied and head not in tensors
-    if not tied and head not in tensors:
-        raise MissingTensors(
-            f"the files lack {head}, and by the config it is not shared with the embeddings", param="model"
-        )
-    counted = {name: entry for name, entry in tensors.items() if not (tied and name == head)}
-    dtypes: dict[str, int] = {}
-    for entry in counted.values():
-        dtypes[entry.dtype] = dtypes.get(entry.dtype, 0) + entry.numel
-    dtype = max(dtypes, key=lambda each: dtypes[each])
-    if dtype not in WEIGHT_DTYPES:
-        raise UnusableModel(f"weights are stored as {dtype}; float32, float16 or bfloat16 is needed", param="model")
-    tokens = _positive_integer(family, config, VOCABULARY_KEY)
-    return ModelDescription(
-        family=family.title,
-        architecture=family.architecture,
-        parameters=sum(entry.numel for entry in counted.values() if entry.dtype in WEIGHT_DTYPES),
-        prunable_parameters=sum(linear.numel for linear in linears),
-        bytes=sum(entry.nbytes for entry in counted.values()),
-        dtype=WEIGHT_DTYPES[dtype],
-        layers=layers,
-        hidden_size=_positive_integer(family, config, "hidden_size"),
-        vocabulary_size=tokens,
-        context_length=_positive_integer(family, config, "max_position_embeddings"),
-        tied_embeddings=tied,
-        linears=linears,
-        structure=read_structure(family, config, tensors, layers),
-        layout=layout,
-        other_module_parameters=sum(
-            entry.numel
-            for name, entry in counted.items()
-            if family.is_of_other_module(name) and entry.dtype in WEIGHT_DTYPES
-        ),
-        vocabulary=list(vocabulary_tables(family, counted, tokens)),
-        discovered=None if family.discovered_by is None else family,
-    )
-
-
-def _block_parameters(family: Architecture, tensors: dict[str, TensorEntry]) -> dict[int, set[str]]:
-    """Return the names of each block's tensors within the block; raises MissingTensors for a block of no known kind."""
-    numbered = re.compile(re.escape(family.blocks) + r"\.([0-9]{1,6})\.")
-    blocks: dict[int, set[str]] = {}
-    for name in tensors:
-        if match := numbered.match(name):
-            blocks.setdefault(int(match[1]), set()).add(name[match.end() :])
-    kinds = [set(kind) for kind in family.block_kinds]
-    known = set().union(*kinds)
-    for layer, names in sorted(blocks.items()):
-        if kinds and names & known not in kinds:
-            nearest = min(kinds, key=lambda kind: len(kind ^ (names & known)))
-            differing = ", ".join(sorted(nearest ^ (names & known))[:5])
-            raise MissingTensors(
-                f"the tensors of layer {layer} are not those of a block of {family.title}: they lack, or have too "
-                f"many, {differing}",
-                param="model",
-            )
-    return blocks
-
-
-def _positive_integer(family: Architecture, config: dict[str, Any], setting: str) -> int:
-    value = family.config_value(config, setting)
-    if type(value) is int and 0 < value < 2**31:
-        return value
-    raise UnusableModel(f"config.json lacks {setting!r} as a whole number above 0, below 2³¹", param="model")
-
-
-def _linear(family: Architecture, tensors: dict[str, TensorEntry], layer: int, name: str) -> LinearShape:
-    full = f"{family.blocks}.{layer}.{name}"
-    entry = tensors.get(f"{full}.weight")
-    if entry is None:
-        raise MissingTensors(f"the files lack {full}.weight", param="model")
-    if len(entry.shape) != 2 or 0 in entry.shape:
-        raise CorruptSafetensors(
-            f"{full}.weight has shape {list(entry.shape)}, two dimensions are needed", param="model"
-        )
-    rows, columns = reversed(entry.shape) if family.transposed else entry.shape
-    return LinearShape(name=full, layer=layer, out_features=rows, in_features=columns)
+    def tables_in(self, dtype: str) -> dict[str, list[VocabularyTable]]:
+        return {} if self.vocabulary is None else {"vocabulary": [each.in_dtype(dtype) for each in self.vocabulary]}
 
 
 def require_structure(description: ModelDescription) -> ModelStructure:
@@ -384,30 +212,162 @@ def require_structure(description: ModelDescription) -> ModelStructure:
     return description.structure
 
 
-def read_structure(
-    family: Architecture, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry], layers: int
-) -> ModelStructure:
-    """Return the removable units of every layer; raises UnusableModel where config and tensors do not agree."""
-    blocks = _blocks(family, tensors, layers)
-    common = part_of(config, family.config_path)
-    own = layer_settings(config) or [{}] * layers
-    configs = [with_part(config, family.config_path, {**common, **each}) for each in own]
-    facts = [kind.read(family, blocks, configs) for kind in BLOCK_KINDS]
-    of_model = {name: value for each in facts for name, value in each.of_model.items()}
-    shapes = []
-    for layer, block in enumerate(blocks):
-        sizes = {name: size for each in facts for name, size in each.sizes[layer].items()}
-        parameters = sum(entry.numel for entry in block.values())
-        shapes.append(LayerShape.model_validate({"parameters": parameters, **sizes}))
-    return ModelStructure.model_validate({"layers": shapes, **of_model})
+class ClassifierPasses(BaseModel):
+    """Facts of passes over images of `image_shape` (channels, height, width), traced without weights.
+
+    `operations` are the floating-point operations of one image's forward. `evaluation_bytes` is the peak of a forward
+    without gradients, with the image. `training_bytes` is the peak of a forward and its backward, without the gradients
+    of the weights. Both are for each image.
+    """
+
+    image_shape: tuple[int, int, int]
+    operations: int
+    evaluation_bytes: int
+    training_bytes: int
 
 
-def _blocks(family: Architecture, tensors: Mapping[str, TensorEntry], layers: int) -> list[Block]:
-    """Return the weights of each block by their names within it, in one pass over the tensors."""
-    blocks: dict[str, dict[str, TensorEntry]] = {str(layer): {} for layer in range(layers)}
-    prefix = f"{family.blocks}."
-    for name, entry in tensors.items():
-        layer, _, rest = name.removeprefix(prefix).partition(".")
-        if name.startswith(prefix) and layer in blocks and entry.dtype in WEIGHT_DTYPES:
-            blocks[layer][rest] = entry
-    return list(blocks.values())
+class TraceQuestion(BaseModel):
+    """Input of a trace: a model's config, its tensors, and the shape of an image: channels, height, width."""
+
+    config: dict[str, Any]
+    tensors: Tensors
+    image_shape: tuple[int, int, int]
+
+
+class TraceAnswer(BaseModel):
+    """Output of a trace: the facts, or the reason why there are none."""
+
+    passes: ClassifierPasses | None = None
+    error: str | None = None
+
+
+class ClassifierDescription(_Described):
+    """Facts of an image classifier, read from its folder.
+
+    `linears` are its convolutions and linear layers, each as the matrix [outputs, kernel x inputs] that is pruned;
+    their `layer` is the index in the order of names. `reshaped` is True if filters or channels were removed;
+    `from_pretrained` alone cannot open such a model, and config.json has a key of this service. `passes` are the memory
+    and operations of its passes over images, once it was traced.
+    """
+
+    task: Literal["image-classification"] = CLASSIFICATION
+    classes: int
+    labels: list[str]
+    image: ImageShape
+    reshaped: bool = False
+    passes: ClassifierPasses | None = Field(default=None, exclude_if=lambda passes: passes is None)
+    discovered: ClassVar[None] = None
+    """Architectures of classifiers are always declared."""
+    layout: ClassVar[Literal["uniform"]] = "uniform"
+
+    @property
+    def named_linears(self) -> str:
+        """Return the names of its layers for an error message."""
+        return f"the model has {', '.join(each.name for each in self.linears[:20])}"
+
+
+Description: TypeAlias = ModelDescription | ClassifierDescription
+DescriptionType = TypeVar("DescriptionType", bound=_Described)
+AnyDescription = Annotated[Description, Field(discriminator="task")]
+descriptions: TypeAdapter[Description] = TypeAdapter(AnyDescription)
+
+
+def stored_as(description: DescriptionType, dtype: StoredDtype) -> DescriptionType:
+    """Return the description of a model whose wider weights are stored in the dtype of `output.dtype`."""
+    return description if dtype == "keep" else in_dtype(description, dtype)
+
+
+def in_dtype(description: DescriptionType, dtype: str) -> DescriptionType:
+    """Return the description of a model with all parameters in a dtype."""
+    size = description.parameters * WEIGHT_BYTES[dtype]
+    return description.model_copy(update={"dtype": dtype, "bytes": size, **description.tables_in(dtype)})
+
+
+def is_narrowed(description: Description, dtype: StoredDtype) -> bool:
+    """Return True if most weights of a model are cast where its artifact is stored in that dtype."""
+    return dtype not in ("keep", description.dtype)
+
+
+class UndiscoveredFacts(_Facts):
+    """Facts of a language model before its architecture is discovered.
+
+    `prunable_parameters` is 0, because it is unknown; so is `layers` if the config has no usual name for it. `digest`
+    is that of config and headers, by which a discovery is found.
+    """
+
+    task: Literal["undiscovered"] = UNDISCOVERED
+    prunable_parameters: int = 0
+    layers: int = 0
+    digest: str
+
+
+class UndiscoveredModel(UndiscoveredFacts):
+    """Facts, and config and headers packed as `content`: compressed JSON in base64.
+
+    `tensors` have the dtype and shape by the file's key. They and `config` describe the dequantised model. Both raise
+    ValueError for content that is not theirs.
+    """
+
+    content: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], tensors: Tensors, **facts: Any) -> Self:
+        """Return the model of a config and tensors, with its other facts."""
+        packed = zlib.compress(json.dumps([config, tensors], separators=(",", ":")).encode())
+        digest = content_digest(config, tensors)
+        return cls(digest=digest, content=base64.b64encode(packed).decode(), **facts)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self._unpacked[0]
+
+    @property
+    def tensors(self) -> Tensors:
+        return self._unpacked[1]
+
+    @cached_property
+    def _unpacked(self) -> tuple[dict[str, Any], Tensors]:
+        unpacking = zlib.decompressobj()
+        try:
+            text = unpacking.decompress(base64.b64decode(self.content), _MOST_CONTENT_BYTES)
+        except zlib.error as error:
+            raise ValueError(f"not compressed: {error}") from error
+        return _contents.validate_json(text)
+
+    def entries(self) -> dict[str, TensorEntry]:
+        """Return the tensors as entries without a file."""
+        return {
+            name: TensorEntry(name, dtype, shape, Path(), 0, dtype_bytes(dtype, shape))
+            for name, (dtype, shape) in self.tensors.items()
+        }
+
+
+_contents: TypeAdapter[tuple[dict[str, Any], Tensors]] = TypeAdapter(tuple[dict[str, Any], Tensors])
+Source: TypeAlias = ModelDescription | ClassifierDescription | UndiscoveredModel
+sources: TypeAdapter[Source] = TypeAdapter(Annotated[Source, Field(discriminator="task")])
+
+
+def stored_description(source: Source) -> dict[str, Any]:
+    """Return a description as JSON to store; raises UnusableModel where it is larger than `MOST_DESCRIPTION_BYTES`."""
+    size = len(source.model_dump_json())
+    if size > MOST_DESCRIPTION_BYTES:
+        raise UnusableModel(
+            f"config and headers of the model take {size} bytes to describe; a model may take "
+            f"{MOST_DESCRIPTION_BYTES}, more than twice what the largest known ones do",
+            param="model",
+        )
+    return source.model_dump(mode="json")
+
+
+def content_digest(config: Mapping[str, Any], tensors: Tensors) -> str:
+    """Return the SHA-256 of a model's config, and of the names, dtypes and shapes of its tensors."""
+    return _digest([config, sorted((name, dtype, list(shape)) for name, (dtype, shape) in tensors.items())])
+
+
+def discovery_key(digest: str, transformers_version: str) -> str:
+    """Return the SHA-256 of a discovery's inputs: the `content_digest` of a model, and the versions."""
+    return _digest([digest, transformers_version, DISCOVERY_VERSION])
+
+
+def _digest(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
-from core.engine.architectures.unit_kind import axis_dimension, run_name
-from core.engine.architectures.unit_registry import BLOCK_KINDS
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.units import BLOCK_KINDS, axis_dimension, run_name
 from secateur_wire.errors import UnsafeConfig, UnusableModel
 from secateur_wire.job_body import Layout as Layout
 
@@ -176,7 +175,7 @@ def per_layer_architecture(config: Mapping[str, Any], discovered: Architecture |
             param="model",
         )
     layers = config.get(LAYERS_KEY)
-    known = {key for kind in BLOCK_KINDS for key in kind.settings(family).values()}
+    known = {key for kind in BLOCK_KINDS for key in kind.settings(family)}
     if (
         not isinstance(layers, list)
         or len(layers) != family.config_value(config, "num_hidden_layers")

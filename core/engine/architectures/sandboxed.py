@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import jinja2.debug  # noqa: F401 - Jinja loads it for its first error
 
-from core.engine.architectures.description import read_config
-from core.engine.architectures.undiscovered import Source, describe_source, sources, stored_description
+from core.engine.architectures.describe import describe_source
+from core.engine.architectures.description import Source, sources, stored_description
+from core.engine.architectures.folder import read_config
 from core.engine.checkpoints.companions import TEMPLATE_FOLDER, check_companion, check_templates
 from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, INDEX_FILE, SINGLE_FILE, is_weight_file
 from core.engine.checkpoints.safetensors_header import read_header

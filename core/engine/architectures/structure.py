@@ -1,8 +1,38 @@
-"""Sizes of a model's layers that removable units depend on. A model's description keeps them."""
+"""Shapes of a model's layers: prunable layers as matrices, removable units, and entries for tokens."""
 
+import fnmatch
 from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from secateur_wire.errors import UnsupportedArchitecture
+
+
+class LinearShape(BaseModel):
+    """Prunable layer. `name` is the module's full name, `layer` its decoder layer, or its own place in a classifier.
+
+    A convolution reads `kernel` positions of `in_features / kernel` channels each. A stack of `experts` holds one
+    matrix of that shape for each expert, under the parameter's name; each matrix is pruned by itself.
+    """
+
+    name: str
+    layer: int
+    out_features: int
+    in_features: int
+    kernel: int = 1
+    experts: int | None = Field(default=None, exclude_if=lambda experts: experts is None)
+
+    @property
+    def numel(self) -> int:
+        return self.out_features * self.in_features * (self.experts or 1)
+
+    def matches(self, patterns: Iterable[str]) -> bool:
+        """Return True if a `skip_modules` entry matches this layer: its last name, a dotted suffix, or a glob."""
+        return any(
+            self.name == pattern or self.name.endswith("." + pattern) or fnmatch.fnmatchcase(self.name, pattern)
+            for pattern in patterns
+        )
 
 
 class LayerShape(BaseModel):
@@ -55,3 +85,43 @@ class ModelStructure(BaseModel):
 
     def _sizes(self) -> dict[str, list[int]]:
         return {name: [layer.sizes[name] for layer in self.layers] for name in self.layers[0].sizes}
+
+
+class VocabularyTable(BaseModel):
+    """Tensor with an entry for each token, of so many parameters and bytes; `others` are no token's.
+
+    A table of numbers, as of the experts that a token goes to, has no parameters.
+    """
+
+    tokens: int
+    parameters: int
+    bytes: int
+    others: int = 0
+
+    def of_tokens(self, tokens: int) -> "VocabularyTable":
+        """Return the table of a model that keeps this number of tokens."""
+        return self.model_copy(update={"tokens": min(tokens, self.tokens)})
+
+    def in_dtype(self, dtype: str) -> "VocabularyTable":
+        """Return the table with its parameters in a dtype; numbers stay as they are."""
+        return self.model_copy(update={"bytes": self.parameters * WEIGHT_BYTES[dtype] or self.bytes})
+
+
+def cached_values_of_group(structure: ModelStructure) -> int:
+    """Return the values per token that one KV head adds to the cache: a key and a value.
+
+    Raises UnsupportedArchitecture where it is not known.
+    """
+    head_size = structure.facts.get("head_dim", 0)
+    if not head_size:
+        raise UnsupportedArchitecture(
+            "target.memory_bytes: the size of this model's cache of keys and values is not known: use target.bytes",
+            param="target.memory_bytes",
+        )
+    return 2 * head_size
+
+
+def cache_bytes(structure: ModelStructure, tokens: int, value_bytes: float) -> int:
+    """Return the bytes of the cache after so many tokens of one sequence; raises UnsupportedArchitecture."""
+    groups = sum(layer.sizes.get("kv_heads", 0) for layer in structure.layers)
+    return round(groups * cached_values_of_group(structure) * tokens * value_bytes)

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
+from pydantic import BaseModel
+
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_kind import KindName, UnitKind
+from core.engine.architectures.units import BLOCK_KINDS, AttentionMode, KindName, UnitKind, removed_kinds
 from secateur_wire.errors import InvalidSparsity, UnsupportedArchitecture
 
 
@@ -88,8 +90,10 @@ class LayerCounts:
 
 
 def removable_parameters(structure: ModelStructure, layer: int, kinds: Sequence[UnitKind]) -> int:
-    """Return the parameters of all units of these kinds in a layer."""
-    return sum(kind.all_parameters(structure, layer) for kind in kinds)
+    """Return the parameters of all units of these kinds in a layer; those of heads include keys and values."""
+    whole = {kind.name: kind for kind in BLOCK_KINDS}
+    counted = [whole[kind.name] for kind in kinds]
+    return sum(kind.units(structure.layers[layer]) * kind.parameters(structure, layer) for kind in counted)
 
 
 def fine_kind(kinds: Sequence[UnitKind]) -> UnitKind:
@@ -345,3 +349,105 @@ def _mean_kept_share(one: LayerCounts, other: LayerCounts, shape: LayerShape, co
     present = [kind for kind in coarse if kind.units(shape)]
     shares = [(one.units[kind.name] + other.units[kind.name]) / (2 * kind.units(shape)) for kind in present]
     return sum(shares) / len(shares)
+
+
+@dataclass(frozen=True)
+class GlobalUnitBudget:
+    """Global ranking of the units of all layers that are not `protected`.
+
+    The least important units are removed until about `removed` parameters, the `ratio` of the model's, are gone. The
+    finest units go in steps of `round_to`, and a layer keeps at least one unit of each kind. With `at_least` no fewer
+    parameters go; without it the number is the nearest possible.
+    """
+
+    ratio: float
+    removed: float
+    protected: frozenset[int]
+    round_to: int
+    at_least: bool = False
+
+
+def global_unit_budget(structure: ModelStructure, request: WidthRequest) -> GlobalUnitBudget:
+    """Return the budget for the requested removal; raises InvalidSparsity naming the largest possible ratio."""
+    most = 0
+    for layer, shape in enumerate(structure.layers):
+        if layer not in request.protected:
+            for kind in request.kinds:
+                last = request.round_to if kind.is_fine else kind.parts(shape)
+                most += max(kind.units(shape) - last, 0) * kind.parameters(structure, layer)
+    if request.wanted > most:
+        raise unreachable(request.ratio, most / request.parameters, request.round_to)
+    return GlobalUnitBudget(request.ratio, request.wanted, request.protected, request.round_to, request.at_least)
+
+
+class CostLimit(BaseModel, frozen=True):
+    """Costs of a model's parts, and the most that they may come to: `limit`; those of the dense model come to `dense`.
+
+    `units` has the cost of a layer's units of each kind, by the number that stays: the numbers that may be chosen.
+    `layer` is the cost of the rest of a layer, and `fixed` that of everything else. `target` is the kind of the job's
+    target, a ratio to the dense model's cost if `is_ratio`, and `basis` says where the costs come from.
+    """
+
+    target: str
+    is_ratio: bool
+    basis: str
+    limit: float
+    dense: float
+    fixed: float
+    layer: float
+    units: dict[KindName, dict[int, float]]
+
+    def of_layer(self, units: Mapping[KindName, int]) -> float:
+        """Return the cost of a layer that keeps these numbers of units."""
+        return self.layer + sum(costs[units[kind]] for kind, costs in self.units.items())
+
+    def figure(self, cost: float) -> str:
+        """Return a cost as the target states it, for messages and the report."""
+        return f"{cost / self.dense:.3f}" if self.is_ratio else f"{round(cost):,}"
+
+
+@dataclass(frozen=True)
+class WidthReduction:
+    """Width reduction of the layers: to given `counts`, by a `ranking` of the units of all layers, or to `costs`.
+
+    `counts` has one entry per layer; where it is None, layers keep the units that the ranking leaves, or lose least
+    within the limit of `costs`. `protected` layers are not changed. At least `limit` parameters go; with 0, the number
+    nearest to the ratio.
+    """
+
+    attention: AttentionMode
+    protected: frozenset[int]
+    counts: tuple[LayerCounts, ...] | None
+    ranking: GlobalUnitBudget | None
+    round_to: int
+    limit: float = 0.0
+    costs: CostLimit | None = None
+
+    @property
+    def kinds(self) -> tuple[UnitKind, ...]:
+        return removed_kinds(self.attention)
+
+    def with_added_parameters(self, structure: ModelStructure, added: int) -> "WidthReduction":
+        """Return a reduction that removes `added` more parameters, so that `limit` holds for methods that add some."""
+        if self.ranking is not None:
+            more = added if self.ranking.at_least else 0
+            return replace(self, ranking=replace(self.ranking, removed=self.ranking.removed + more))
+        assert self.counts is not None
+        counts = self.counts
+        while self.limit and sum(each.removed for each in counts) < self.limit + added:
+            narrower = tuple(
+                each if layer in self.protected else self._with_one_step_less(each, structure, layer)
+                for layer, each in enumerate(counts)
+            )
+            if narrower == counts:
+                break
+            counts = narrower
+        return replace(self, counts=counts)
+
+    def _with_one_step_less(self, counts: LayerCounts, structure: ModelStructure, layer: int) -> LayerCounts:
+        """Return the counts of a layer with one aligned step of the finest units less, where it has more than one."""
+        fine = fine_kind(self.kinds)
+        before = counts.units[fine.name]
+        after = max((before - 1) // self.round_to * self.round_to, min(self.round_to, before))
+        removed = counts.removed + (before - after) * fine.parameters(structure, layer)
+        return LayerCounts({**counts.units, fine.name: after}, removed)

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from core.engine.architectures.classifier_architecture import USUAL_SIDE
+from core.engine.architectures.description import USUAL_SIDE
 from core.engine.datasets.image_codec import in_channels
 from core.untrusted_json import parse_json
 from secateur_wire.errors import UnusableDataset, UnusableModel

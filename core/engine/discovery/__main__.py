@@ -10,7 +10,7 @@ from typing import TypeAlias
 from pydantic import JsonValue, TypeAdapter
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.discovered import architectures
+from core.engine.architectures.description import architectures
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from secateur_wire.errors import DiscoveryFailed, SecateurError, UnsupportedArchitecture
 

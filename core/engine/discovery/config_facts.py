@@ -8,7 +8,7 @@ from collections.abc import Collection
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from core.engine.architectures.config_part import part_of, with_part
+from core.engine.architectures.config import part_of, with_part
 from core.engine.discovery.build import build_traceable
 from core.engine.discovery.configuration import (
     Settings,

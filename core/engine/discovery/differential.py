@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from core.engine.architectures.config_part import part_of, with_part
+from core.engine.architectures.config import part_of, with_part
 from core.engine.discovery.configuration import config_class, language_part, language_path
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]

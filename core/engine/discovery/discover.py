@@ -7,11 +7,9 @@ from itertools import chain
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
-from core.engine.architectures.architecture import Architecture, Sublayer
-from core.engine.architectures.config_limits import check_extent, check_sizes
-from core.engine.architectures.config_part import part_of
-from core.engine.architectures.discovered import DISCOVERY_VERSION
-from core.engine.architectures.experts import Experts
+from core.engine.architectures.architecture import Architecture, Experts, Sublayer
+from core.engine.architectures.config import check_extent, check_sizes, part_of
+from core.engine.architectures.description import DISCOVERY_VERSION
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.discovery.blocks import Blocks, Replay, find_blocks, modules_not_run
 from core.engine.discovery.build import build_random, build_traceable
@@ -46,8 +44,6 @@ from core.engine.discovery.removal_axes import with_units
 from core.engine.discovery.resizing import lists_by_layer, narrowed, shortened
 from secateur_wire.errors import SecateurError, UnsupportedArchitecture
 
-_ORDER = 1000
-"""Place in lists of architectures, after all declared ones."""
 _MOST_SMALL = 100_000_000
 """Largest number of parameters of a small copy."""
 
@@ -103,7 +99,6 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         model_type=config.model_type,
         architecture=name,
         title=_title(name),
-        order=_ORDER,
         base=blocks.base,
         blocks=blocks.name,
         head=blocks.head,

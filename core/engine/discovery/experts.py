@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.expert_stacks import join_stacks
-from core.engine.architectures.experts import ExpertMatrix, Experts, Routing
+from core.engine.architectures.architecture import Architecture, ExpertMatrix, Experts, Routing
+from core.engine.architectures.folder import join_stacks
 from core.engine.checkpoints.key_patterns import pattern_of
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.discovery.blocks import run_model, sample_tokens

@@ -20,10 +20,12 @@ from core.engine.architectures.architecture import (
     HEADS_KEY,
     KV_HEADS_KEY,
     Architecture,
+    ExpertChannels,
+    Experts,
+    LinearNetwork,
+    UnitAxis,
 )
-from core.engine.architectures.experts import ExpertChannels, Experts, LinearNetwork
-from core.engine.architectures.unit_axis import UnitAxis
-from core.engine.architectures.unit_kind import axis_dimension, run_name
+from core.engine.architectures.units import axis_dimension, run_name
 from core.engine.discovery.build import build_random
 from core.engine.discovery.configuration import Settings, open_config
 from core.engine.discovery.differential import Change, Differential, Shapes, one_line

@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import JsonValue
 from transformers import PretrainedConfig
 
-from core.engine.architectures.config_part import part_of, with_part
+from core.engine.architectures.config import part_of, with_part
 from core.engine.discovery.build import build_traceable
 from core.engine.discovery.configuration import Settings, config_class, language_path, open_config, text_config
 from secateur_wire.errors import SecateurError, UnusableModel

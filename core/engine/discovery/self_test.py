@@ -19,10 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 
-from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_axis import UnitAxis
-from core.engine.architectures.unit_kind import UnitKind
-from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
+from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.units import EXPERT_UNITS, UnitKind, removed_kinds
 from core.engine.discovery.blocks import run_model, sample_tokens
 from core.engine.discovery.build import build_random
 from core.engine.discovery.configuration import Settings, open_config

@@ -11,7 +11,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from core.engine.architectures.unit_axis import UnitAxis
+from core.engine.architectures.architecture import UnitAxis
 from core.engine.discovery.differential import Change, Differential, Shapes
 from core.engine.discovery.probe import Movement
 

@@ -13,8 +13,14 @@ from typing import Final
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY, OWN_WIDTH_KEY, Architecture
-from core.engine.architectures.unit_axis import UnitAxis
+from core.engine.architectures.architecture import (
+    HEAD_DIM_KEY,
+    HEADS_KEY,
+    KV_HEADS_KEY,
+    OWN_WIDTH_KEY,
+    Architecture,
+    UnitAxis,
+)
 from core.engine.discovery.differential import Change, Differential
 from core.engine.discovery.probe import block_kinds, probe_block
 from core.engine.discovery.unit_layout import BlockCut, NoUnits, Units, block_cut, probed_axes, unit_axes, units_of

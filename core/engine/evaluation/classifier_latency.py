@@ -17,8 +17,8 @@ from core.engine.evaluation.timing import NO_SPEED_UP, in_turn, spread, timed
 from core.engine.exporters.onnx.graph import INPUT, OUTPUT, export_onnx
 from core.engine.models.accelerator import backend_of
 from core.engine.models.classifier import ClassifierFolder, load_classifier
-from core.engine.options.latency_budget import latency_noise
 from secateur_wire.errors import OutOfMemory
+from secateur_wire.metrics import latency_noise
 
 _ROUNDS = 5
 _ENOUGH_MS = 100.0

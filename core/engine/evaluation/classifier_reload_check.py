@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
 from core.counting import working
-from core.engine.architectures.classifier_architecture import REFERENCE_TYPE
+from core.engine.architectures.architecture import REFERENCE_TYPE
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.evaluation.classifier_batches import CHECKED_AT_ONCE
 from core.engine.evaluation.reload_check import largest_logit

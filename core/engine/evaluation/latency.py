@@ -13,9 +13,8 @@ from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import cache_name
 from core.engine.models.loading import load_model
-from core.engine.options.latency_budget import latency_noise
 from secateur_wire.errors import OutOfMemory
-from secateur_wire.metrics import is_noisy
+from secateur_wire.metrics import is_noisy, latency_noise
 
 
 def measure_latency(

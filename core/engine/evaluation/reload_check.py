@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from core.counting import working
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.description import read_config
+from core.engine.architectures.declared import architecture_for
+from core.engine.architectures.folder import read_config
 from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modelling_file, per_layer_architecture
-from core.engine.architectures.registry import architecture_for
 from core.engine.models.accelerator import ran_out_of_memory
 from core.engine.models.loading import own_implementations
 from core.engine.models.memory_limit import weights_mapped

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Final, Literal
 
-from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.description import Description, ModelDescription
 from core.engine.cuts import Losses, Removal
 from secateur_wire.installation import SERVER, install_command
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.cuts import Losses
 from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, RuntimeExample
 from core.engine.exporters.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from core.engine.architectures.classifier_architecture import SHAPES_KEY
+from core.engine.architectures.description import SHAPES_KEY
 from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, SINGLE_FILE
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.engine.models.classifier import COUNTERS, ClassifierFolder, build_classifier

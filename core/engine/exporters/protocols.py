@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.window_losses import WindowLosses
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed

@@ -7,8 +7,7 @@ from typing import Final
 from core.engine.exporters.engine import Seconds
 from core.engine.exporters.engine_process import SpeedTrial
 from core.engine.exporters.sizes import DECODED_TOKENS, MOST_ROUNDS, PROMPT_TOKENS
-from core.engine.options.latency_budget import latency_noise
-from secateur_wire.metrics import ExportSpeed, FileSpeed, TokenRate
+from secateur_wire.metrics import ExportSpeed, FileSpeed, TokenRate, latency_noise
 
 _SECONDS: Final = 40.0
 """Time in seconds for measuring the speed of one type; the least number of rounds may take longer."""

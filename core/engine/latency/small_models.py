@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.engine.architectures.config_part import part_of, with_part
+from core.engine.architectures.config import part_of, with_part
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.units import removed_kinds
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.latency.variants import BlockVariant, ModelShape
 from core.engine.models.experts import stored_tensors

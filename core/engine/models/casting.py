@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from transformers.initialization import no_init_weights
 
 from core.counting import counted
-from core.engine.architectures.describe import stored_as
+from core.engine.architectures.description import stored_as
 from core.engine.checkpoints.cast import CastEntry
 from core.engine.checkpoints.quantisation import DTYPE_KEYS
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES, WEIGHT_DTYPES, TensorEntry

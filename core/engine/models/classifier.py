@@ -9,15 +9,11 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
-from core.engine.architectures.classifier_architecture import (
-    REFERENCE_TYPE,
-    SHAPES_KEY,
-    ClassifierArchitecture,
-    ClassifierDescription,
-)
+from core.engine.architectures.architecture import REFERENCE_TYPE, ClassifierArchitecture
+from core.engine.architectures.declared import CLASSIFIER_ARCHITECTURES
 from core.engine.architectures.describe import describe_folder
-from core.engine.architectures.description import read_config, read_tensors
-from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
+from core.engine.architectures.description import SHAPES_KEY, ClassifierDescription
+from core.engine.architectures.folder import read_config, read_tensors
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.loading import own_implementations
 from core.engine.models.reference_networks import ReferenceNetwork

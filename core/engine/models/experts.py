@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.experts import ExpertMatrix, Experts
+from core.engine.architectures.architecture import Architecture, ExpertMatrix, Experts
 from core.engine.datasets.counted_tokens import rows_at
 
 

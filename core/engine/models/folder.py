@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.folder import read_config, read_tensors
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY
 from core.engine.checkpoints.cast import CastEntry
 from core.engine.checkpoints.pieces import PiecedEntry

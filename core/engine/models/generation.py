@@ -4,6 +4,7 @@ import inspect
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -103,7 +104,6 @@ class TokenWriter:
         self._cache_name = cache_name(model)
         self._cache: Any = None
         self._mask_BT = torch.zeros(0, 0, dtype=torch.long)
-        self._pads = self._reads_past_padding()
 
     @torch.inference_mode()
     def write(
@@ -124,7 +124,9 @@ class TokenWriter:
         """
         groups: dict[int, list[int]] = defaultdict(list)
         for number, ids in enumerate(given):
-            groups[0 if self._pads else len(ids)].append(number)
+            groups[len(ids)].append(number)
+        if len(groups) > 1 and self._reads_past_padding:
+            groups = {0: [*range(len(given))]}
         written: list[list[int]] = [[] for _ in given]
         for rows in groups.values():
             live = set(rows)
@@ -199,6 +201,7 @@ class TokenWriter:
         chosen: list[int] = tokens_B.tolist()
         return chosen
 
+    @cached_property
     @torch.inference_mode()
     def _reads_past_padding(self) -> bool:
         """Return True if the model gives a sequence after padding the logits that it has alone.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from core.engine.architectures.classifier_architecture import REFERENCE_TYPE, NetworkName
+from core.engine.architectures.architecture import REFERENCE_TYPE, NetworkName
 
 
 class ReferenceConfig(PretrainedConfig):

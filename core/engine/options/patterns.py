@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.validation import nearest_hint, share_hint
 from secateur_wire.errors import IndivisibleWidth, InvalidPattern, InvalidSparsity
 

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.counted_tokens import rows_at
 from core.engine.models.hooks import removed_after
-from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
-from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.options.sensitivity import LayerCosts, allocate
 from core.engine.pruning.streams.block_gradients import backward_blocks
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.stream import Stream
 from secateur_wire.errors import RunFailed
 
 _ROWS = 64
@@ -95,30 +94,21 @@ def _rates(highest: float) -> list[float]:
     return [highest * step / _RATES for step in range(1, _RATES + 1)]
 
 
-def fisher_rates(
-    streamed: StreamedModel,
-    linears: Sequence[LinearShape],
-    tokens_NT: Tensor,
-    sparsity: float,
-    *,
-    dtype: torch.dtype,
-    cache: HiddenStateCache,
-) -> dict[str, float]:
+def fisher_rates(stream: Stream, linears: Sequence[LinearShape], sparsity: float) -> dict[str, float]:
     """Return the share of each linear layer's weights to remove, by name; over all layers it is `sparsity`.
 
-    `tokens_NT` are token ids [sequences, time]. `linears` are linear layers of the blocks of `streamed`, which run
-    forward and backward one after the other in `dtype`. No layer loses more than 95 %, or (1 + sparsity)/2 where that
+    `stream` keeps all hidden states of its tokens, one sequence at a time. `linears` are linear layers of its blocks,
+    which run forward and backward one after the other. No layer loses more than 95 %, or (1 + sparsity)/2 where that
     is more. Raises RunFailed where gradients are not finite.
     """
+    streamed = stream.streamed
     highest = max(_HIGHEST_RATE, (1 + sparsity) / 2)
     by_block: dict[int, list[_SquareSums]] = {}
     for shape in linears:
         module = streamed.blocks[shape.layer].get_submodule(
             shape.name.removeprefix(f"{streamed.block_prefix(shape.layer)}.")
         )
-        sums = _SquareSums(
-            shape, module, streamed.folder.family, [streamed.places(each) for each in tokens_NT.split(1)]
-        )
+        sums = _SquareSums(shape, module, streamed.folder.family, stream.places)
         by_block.setdefault(shape.layer, []).append(sums)
     costs: dict[str, LayerCosts] = {}
 
@@ -130,7 +120,7 @@ def fisher_rates(
 
     all_sums = [sums for block in by_block.values() for sums in block]
     with removed_after(sums.module.register_forward_hook(sums.hook) for sums in all_sums):
-        backward_blocks(streamed, tokens_NT, dtype, [()] * len(streamed), on_block, squares=False, cache=cache)
+        backward_blocks(stream, [()] * len(streamed), on_block)
     rates = allocate([costs[shape.name] for shape in linears], sparsity)
     return {shape.name: rate for shape, rate in zip(linears, rates, strict=True)}
 

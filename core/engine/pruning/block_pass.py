@@ -21,8 +21,9 @@ from core.engine.models.micro_batches import MicroBatches
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, cast_weight
 from core.engine.pruning.results import LayerRow, PerplexityPair, UnitRow
+from core.engine.pruning.streams.hidden_states import ActivationBudget
 from core.engine.pruning.streams.measure import pairs, verification_tokens, write_verification
-from core.engine.pruning.streams.stream import ActivationBudget, Stream
+from core.engine.pruning.streams.stream import Stream
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import Rejected, ResumeStore, Saved
 from core.progress import PartialProgress, Progress

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from core.engine.architectures.classifier_architecture import ClassifierPasses
+from core.engine.architectures.description import ClassifierPasses
 from core.engine.evaluation.flops import count_flops
 from core.engine.models.classifier import ClassifierFolder, build_without_weights
 

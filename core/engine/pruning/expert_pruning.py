@@ -9,8 +9,8 @@ from math import isfinite, sqrt
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.experts import ExpertMatrix, Experts
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.architecture import ExpertMatrix, Experts
+from core.engine.architectures.structure import LinearShape
 from core.engine.models.experts import ExpertStacks, out_in
 from core.engine.pruning.compensation.refit import Fitted, prune_and_fit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic

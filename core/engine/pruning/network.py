@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from core.counting import counted
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.classifier_batches import MEASURED_AT_ONCE
 from core.engine.options.patterns import UNSTRUCTURED, Pattern

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.models.folder import ModelFolder
-from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import Compensation
+from core.engine.options.axes import Compensation, MethodParameters, PropagationOptions
 from core.engine.options.patterns import Pattern
-from core.engine.options.propagation import PropagationOptions
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.masks import LayerTarget
 from core.engine.pruning.solver import Quantiser, Solver
-from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
+from core.engine.resume.store import Runtime, fingerprint, tensors_sha256
 from secateur_wire.base import JsonObject
 
 MICRO_BATCH_TOKENS = 4096

@@ -6,7 +6,7 @@ from math import floor
 
 from core.engine.architectures.structure import LayerShape
 from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import UnitKind
+from core.engine.architectures.units import UnitKind
 
 WARM_UP = 0.1
 COOL_DOWN = 0.1

@@ -7,6 +7,7 @@ embeddings and head, one block with its statistics, and the activation budget; n
 
 import math
 from collections.abc import Iterable
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, packed_config
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
@@ -32,7 +33,6 @@ from core.engine.pruning.input_statistics import InputStatistic, Statistic, rela
 from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.results import ExpertRow, LayerRow, PruneResult, RoutingRow
 from core.engine.pruning.solver import PrunableLinear
-from core.engine.pruning.streams.hidden_state_cache import hidden_state_cache
 from core.engine.pruning.streams.measure import pairs
 from core.engine.pruning.streams.propagation import (
     BlockPropagation,
@@ -43,6 +43,7 @@ from core.engine.pruning.streams.propagation import (
 )
 from core.engine.pruning.streams.stream import Stream
 from core.engine.resume.kinds import BLOCK
+from core.engine.resume.store import ResumeStore
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import RunFailed
 
@@ -187,7 +188,10 @@ class LayerwisePass(BlockPass):
             return 0
         state = saved.state
         self.rows = LayerRows((ExpertRow if "experts" in row else LayerRow)(**row) for row in state["rows"])
-        self.routing = [RoutingRow(**row) for row in state["routing"]]
+        self.routing = [
+            RoutingRow(row["name"], row["layer"], tuple(row["tokens"]), tuple(row["pooled"]))
+            for row in state["routing"]
+        ]
         self.notes = list(state["notes"])
         self.plan = replace(self.plan, sparsities=tuple(state["sparsities"]), rates=state["rates"])
         return saved.position
@@ -383,15 +387,20 @@ class LayerwisePass(BlockPass):
         stride = max(1, len(tokens_NT) // options.fisher_sequences)
         chosen_NT = tokens_NT[::stride][: options.fisher_sequences]
         self.progress.log(f"allocation: gradients of {len(chosen_NT)} sequences")
-        with hidden_state_cache(self.budget, self.work / "scratch") as cache:
-            return fisher_rates(
-                self.streamed,
-                [each for each in self.plan.linears if each.layer < len(self.streamed) and each.experts is None],
-                chosen_NT,
-                self.plan.sparsity,
-                dtype=gradient_dtype(self.plan.dtype, self.plan.device),
-                cache=cache,
-            )
+        stream = Stream(
+            "gradients",
+            chosen_NT,
+            self.streamed,
+            ResumeStore(self.work / "scratch", ""),
+            self.budget,
+            dtype=gradient_dtype(self.plan.dtype, self.plan.device),
+            micro_batch=1,
+            resumable=False,
+            keeps_all=True,
+        )
+        linears = [each for each in self.plan.linears if each.layer < len(self.streamed) and each.experts is None]
+        with closing(stream):
+            return fisher_rates(stream, linears, self.plan.sparsity)
 
     def _finish(self, start: int) -> PruneResult:
         streamed, outer = self.streamed, self.outer

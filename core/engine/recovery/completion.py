@@ -2,8 +2,7 @@
 
 from collections.abc import Collection
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
-from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.description import CLASSIFICATION, ModelDescription
 from core.engine.recovery.recovery_info import RecoveryInfo
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
 from core.engine.recovery.request import Recovery

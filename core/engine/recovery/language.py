@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.description import weight_files
+from core.engine.architectures.folder import weight_files
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
@@ -41,8 +41,7 @@ from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Adaptive, InOrder, Source
 from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import weight_names
-from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint, tensors_sha256
-from core.engine.resume.store import ResumeStore
+from core.engine.resume.store import ResumeStore, Runtime, file_sha256, fingerprint, tensors_sha256
 from core.progress import Progress
 from secateur_wire.errors import MissingTensors, ZerosRefilled
 

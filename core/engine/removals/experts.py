@@ -7,15 +7,12 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from core.engine.architectures.architecture import EXPERTS_KIND
+from core.engine.architectures.architecture import EXPERTS_KIND, Experts, Routing
 from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.experts import Experts, Routing
 from core.engine.architectures.unit_counts import ROUNDING, LayerCounts
-from core.engine.architectures.unit_kind import UnitKind
-from core.engine.architectures.unit_registry import EXPERT_UNITS
+from core.engine.architectures.units import EXPERT_UNITS, UnitKind
 from core.engine.cuts import Cut, Removal, RemovalPlan
-from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import CutRefit, RefitOptions
+from core.engine.options.axes import CutRefit, MethodParameters, RefitOptions
 from secateur_wire.errors import InvalidSparsity, UnsupportedArchitecture
 
 SECTION: Final = "experts"

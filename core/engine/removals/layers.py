@@ -8,7 +8,7 @@ from core.engine.architectures.description import ModelDescription, require_stru
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import ROUNDING, LayerCounts
 from core.engine.cuts import Cut, Losses, Removal, RemovalPlan
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from secateur_wire.errors import InvalidSparsity
 
 

@@ -13,18 +13,16 @@ from core.engine.cuts import Cut, Removal
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import forward_dtype, gradient_dtype
 from core.engine.models.tensors import DTYPES
-from core.engine.options.propagation import PropagationOptions
+from core.engine.options.axes import PropagationOptions
 from core.engine.pruning.allocation import global_counts
-from core.engine.pruning.blocks.language_pass import UnitRemovalPass
-from core.engine.pruning.blocks.plan import UnitRemovalPlan
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass, UnitRemovalPlan
 from core.engine.pruning.compensation.expert_refit import ExpertRefit, FittedRouting
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.plan import LayerwisePlan, PruningPlan
-from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.solver import Solver
-from core.engine.pruning.streams.stream import ActivationBudget
-from core.engine.pruning.units.block_tokens import PrunedBlock
+from core.engine.pruning.streams.hidden_states import ActivationBudget
+from core.engine.pruning.units.method import PrunedBlock, UnitMethod
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.pruning.units.removal_config import config_after_removal
 from core.engine.pruning.zeros_pass import LayerwisePass
@@ -135,13 +133,10 @@ class VocabularyRun(WeightRun):
 
 @dataclass(frozen=True)
 class UnitRun(LanguageRun[UnitRemovalPlan]):
-    """Run that removes units or whole blocks in one pass over the blocks, of `pass_type`.
-
-    A method chooses everything before the pass, or the units of each block during it.
-    """
+    """Run that removes units or whole blocks in one pass over the blocks, of `pass_type`."""
 
     pass_type: type[UnitRemovalPass] = UnitRemovalPass
-    protocols = (BlockUnitMethod, UnitMethod)
+    protocols = (UnitMethod,)
 
     def plan(self, folder: ModelFolder, request: PassRequest) -> UnitRemovalPlan:
         cut, dtype = request.cut, DTYPES[folder.description.dtype]

@@ -13,10 +13,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 from torch import Tensor
 
-from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName, UnitKind
+from core.engine.architectures.unit_counts import CostLimit, LayerCounts
+from core.engine.architectures.units import KindName, UnitKind
 from core.engine.cuts import RunWorth, VariantWorth, WorthTable
 
 RunCost = Callable[[int, int], float]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.vocabulary_table import VocabularyTable
+from core.engine.architectures.structure import VocabularyTable
 from core.engine.cuts import Cut, Removal, RemovalPlan
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from secateur_wire.errors import (
     InvalidParameters,
     InvalidRequest,

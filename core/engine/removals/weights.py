@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from core.engine.architectures.describe import Description
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.description import Description
+from core.engine.architectures.structure import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts import Cut, Figure, Removal, RemovalPlan, SizeScale
-from core.engine.options.allocation import AllocationOptions
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import AllocationOptions, MethodParameters
 from core.engine.options.patterns import Pattern, require_divisible
 from secateur_wire.errors import InvalidParameters
 from secateur_wire.metrics import Sparsity

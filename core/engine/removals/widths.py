@@ -8,14 +8,15 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from core.device_kinds import CPU
-from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.global_budget import GlobalUnitBudget, global_unit_budget
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
     LEAST_CHANNEL_SHARE,
+    CostLimit,
+    GlobalUnitBudget,
     LayerCounts,
+    WidthReduction,
     WidthRequest,
     aligned_widths,
     alike_counts,
@@ -24,17 +25,14 @@ from core.engine.architectures.unit_counts import (
     counts_channels_first,
     counts_for_ratio,
     fine_parameters,
+    global_unit_budget,
     layer_with_all_kinds,
     removable_parameters,
     width_steps,
 )
-from core.engine.architectures.unit_kind import AttentionChoice, AttentionMode, KindName
-from core.engine.architectures.unit_kinds.heads import attention_mode
-from core.engine.architectures.unit_registry import removed_kinds
-from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.architectures.units import AttentionChoice, AttentionMode, KindName, attention_mode, removed_kinds
 from core.engine.cuts import Cut, Losses, Removal, RemovalPlan
-from core.engine.options.base import BudgetOptions, MethodParameters
-from core.engine.options.compensation import RefitOptions
+from core.engine.options.axes import BudgetOptions, MethodParameters, RefitOptions
 from core.engine.recovery.request import Recovery
 from secateur_wire.errors import InvalidParameters, InvalidSparsity, UnsupportedArchitecture
 from secateur_wire.recovery import Lora

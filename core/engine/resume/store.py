@@ -1,4 +1,4 @@
-"""Store of the records from which a killed job resumes, in the work folder of one attempt.
+"""Store of the records from which a killed job resumes, in the work folder of one attempt, and their fingerprint.
 
 Tensors are written as soon as they are computed; the state, with the SHA-256 of every file, is written last. A record
 is valid only where every hash matches, the state's own included: a process killed at any point leaves the previous
@@ -10,22 +10,34 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from core.engine.models.tensors import load_tensors, write_tensors
-from core.engine.resume.fingerprint import file_sha256
 from core.engine.resume.kinds import FOLDER, STATE, Kind
 
 JsonObject = dict[str, Any]
 """Object as in JSON."""
+VERSIONS = ("torch", "transformers", "accelerate", "peft")
+"""Packages whose arithmetic affects a stage's numbers."""
+RECORD_VERSION = 4
+"""Version of the saved records. It rises when a stage changes a saved name or meaning; older attempts then start over.
+"""
 _LASTING = "lasting"
+_SETTLED_NS = 2 * 10**9
+"""Age from which a file's time of change tells it from all later contents: no file system rounds times to more."""
+_hashed: dict[tuple[int, int, int, int], str] = {}
+"""SHA-256 of each file that this process has read, by its device, inode, size and time of change."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +156,14 @@ class ResumeStore:
                 return Saved(record["position"], record["state"], folder.parent, hashes)
         return rejected
 
+    def resume(self, kind: Kind, log: Callable[[str], None]) -> Saved | None:
+        """Return what `load` does; None where no record can be used, and `log` is told why if there are any."""
+        saved = self.load(kind)
+        if isinstance(saved, Rejected):
+            log(saved.reason)
+            return None
+        return saved
+
     def adopt(self, kind: Kind, saved: Saved) -> None:
         """Make a record this attempt's own, without a copy of its files where the file system has links.
 
@@ -184,9 +204,8 @@ def _positions(folder: Path) -> list[Path]:
 
 
 def _write_record(file: Path, record: JsonObject) -> None:
-    line = json.dumps(record)
     partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps({"sha256": hashlib.sha256(line.encode()).hexdigest()})[:-1] + f', "record": {line}}}')
+    partial.write_text(json.dumps({"sha256": _sha256_of(record), "record": record}))
     partial.replace(file)
 
 
@@ -197,12 +216,62 @@ def _read_record(file: Path) -> JsonObject | None:
         digest, record = content["sha256"], content["record"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    is_intact = digest == hashlib.sha256(json.dumps(record).encode()).hexdigest()
-    return dict(record) if is_intact else None
+    return dict(record) if digest == _sha256_of(record) else None
+
+
+def _sha256_of(record: JsonObject) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def _is_intact(file: Path, digest: str) -> bool:
+    """Return True if a file has a SHA-256; it is read again only where it has changed since."""
     try:
-        return file_sha256(file) == digest
+        stat = file.stat()
+        identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        known = _hashed.get(identity) or file_sha256(file)
     except OSError:
         return False
+    if time.time_ns() - stat.st_mtime_ns > _SETTLED_NS:
+        _hashed[identity] = known
+    return known == digest
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Arithmetic of this process: kind of device, threads, dtype of the forwards, versions of packages."""
+
+    device: str
+    threads: int
+    dtype: str
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, device: torch.device, dtype: torch.dtype) -> "Runtime":
+        """Return the runtime of work on a device with this process's present settings."""
+        return cls(device.type, torch.get_num_threads(), str(dtype), versions())
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the version of each of `VERSIONS`, cached: reading them takes longer than a block of a small model."""
+    return {name: version(name) for name in VERSIONS}
+
+
+def fingerprint(stage: str, facts: Mapping[str, Any], runtime: Runtime) -> str:
+    """Return a hash of a stage's name, its facts as JSON, the runtime, and the version of records."""
+    everything = {"stage": stage, "facts": facts, "runtime": asdict(runtime), "records": RECORD_VERSION}
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def tensors_sha256(*tensors: Tensor) -> str:
+    """Return the SHA-256 of the tensors' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for each in tensors:
+        digest.update(each.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def file_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file; raises OSError where it cannot be read."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

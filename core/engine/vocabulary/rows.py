@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 
 from core.counting import working
 from core.engine.architectures.architecture import VOCABULARY_KEY, Architecture
-from core.engine.architectures.description import weight_files
+from core.engine.architectures.folder import weight_files
 from core.engine.architectures.heterogeneous import MODELLING_FILE, modelling_file, per_layer_architecture
 from core.engine.checkpoints.files import CONFIG_FILE
 from core.engine.checkpoints.quantisation import SHORT_FLOATS

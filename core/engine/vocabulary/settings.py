@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from core.engine.architectures.architecture import VOCABULARY_KEY, Architecture
-from core.engine.architectures.config_part import part_of, with_part
+from core.engine.architectures.config import part_of, with_part
 from core.engine.vocabulary.files import config_ids, renumbered
 
 

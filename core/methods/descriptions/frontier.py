@@ -7,15 +7,14 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.heterogeneous import Layout
-from core.engine.options.compensation import Compensation, CutRefit
-from core.engine.options.propagation import ForwardOptions
+from core.engine.options.axes import Compensation, CutRefit, ForwardOptions
 from core.engine.removals.layers import most_removable_layers
 from core.engine.removals.widths import WidthOptions
-from core.measurements.sentences import measured_losses
+from core.measurements.reader import measured_losses
 from core.methods.descriptions.zeros import ADMMParameters
 from core.methods.method_info import GRADIENTS, MethodInfo, PlanOffer, Variant
 from secateur_wire.errors import InvalidParameters
+from secateur_wire.job_body import Layout
 
 Budget: TypeAlias = Literal["quick", "thorough"]
 

@@ -6,15 +6,14 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.heterogeneous import Layout
-from core.engine.options.base import BudgetOptions
-from core.engine.options.compensation import CutRefit, RefitOptions
+from core.engine.options.axes import BudgetOptions, CutRefit, RefitOptions
 from core.engine.removals.experts import ExpertOptions
 from core.engine.removals.layers import LayerOptions, removable_runs
 from core.engine.removals.widths import AdapterOptions, RankedWidthOptions, WidthOptions
-from core.measurements.sentences import measured_losses
+from core.measurements.reader import measured_losses
 from core.methods.method_info import CALIBRATION, GRADIENTS, TRAINING, MethodInfo, PlanOffer, arxiv
 from secateur_wire.errors import InvalidParameters
+from secateur_wire.job_body import Layout
 
 
 class RandomStructuredParameters(RankedWidthOptions):

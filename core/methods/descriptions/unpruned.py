@@ -5,9 +5,7 @@ from typing import Any, Self
 from pydantic import GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 
-from core.engine.options.base import MethodParameters
-from core.engine.options.propagation import PropagationOptions
-from core.engine.options.sensitivity import SensitivityOptions
+from core.engine.options.axes import MethodParameters, PropagationOptions, SensitivityOptions
 from core.engine.removals.vocabulary import VocabularyOptions
 from core.engine.removals.weights import LayerSelection
 from core.methods.descriptions.zeros import HAN_2015

@@ -4,11 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.engine.options.allocation import AllocationOptions
-from core.engine.options.compensation import CompensationOptions
-from core.engine.options.propagation import PropagationOptions
+from core.engine.options.axes import AllocationOptions, CompensationOptions, PropagationOptions
 from core.engine.removals.weights import LayerSelection
-from core.measurements.sentences import measured_losses
+from core.measurements.reader import measured_losses
 from core.methods.method_info import BOTH_TASKS, MethodInfo, PlanOffer, arxiv
 
 HAN_2015 = arxiv(

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.architectures.experts import Experts
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.architecture import Experts
+from core.engine.architectures.units import KindName
 from core.engine.models.experts import out_in
 from core.engine.models.tensors import to_out_in
-from core.engine.options.compensation import Refit
+from core.engine.options.axes import Refit
 from core.engine.pruning.compensation.column_update import damped_cholesky
 from core.engine.pruning.compensation.refit import refit, ridge_directions, target_product
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.streams.propagation import InputGroup
-from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens
+from core.engine.pruning.units.block_tokens import PrunedTokens
+from core.engine.pruning.units.method import BlockToPrune, PrunedBlock
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units, require_finite
 from core.engine.pruning.units.unit_slices import SetSlice
 from core.methods.descriptions.frontier import StructuredFrontierParameters

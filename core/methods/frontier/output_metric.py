@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.datasets.counted_tokens import mean_predictions
 from core.engine.datasets.token_windows import evenly_spaced
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import to_out_in
 from core.engine.pruning.streams.block_gradients import backward_blocks
-from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.method import UnitSelectionContext
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
 from core.methods.descriptions.frontier import STREAM_TOKENS, measured_sequences
 
@@ -180,17 +180,13 @@ def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: b
             runs.see(place, sequence, hidden_1TD, gradient_1TD)
 
     with (
-        context.hidden_state_cache() as cache,
+        context.stream("gradients", tokens_NT, micro_batch=1, keeps_all=True) as stream,
         removed_after(watch.register() for each in watches for of_kind in each.values() for watch in of_kind),
     ):
         backward_blocks(
-            streamed,
-            tokens_NT,
-            context.forward_dtype,
+            stream,
             [()] * context.layers,
             on_block,
-            squares=False,
-            cache=cache,
             drawn=torch.Generator().manual_seed(seed),
             on_stream=on_stream,
         )

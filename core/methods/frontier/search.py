@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 from core.counting import counting
-from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.unit_counts import CostLimit
 from core.engine.cuts import WorthTable
 from core.engine.datasets.counted_tokens import counted_places, number_of_places
 from core.engine.datasets.token_windows import evenly_spaced
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.blocks.trial import RecordedStream, hidden_states_after_trial
-from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.streams.block_gradients import forward_blocks
-from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.blocks.trial import hidden_states_after_trial
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers import most_removable_layers, required_layers
 from core.engine.removals.shape_program import ShapeChoice, ShapeProgram, counts_of, program_of
@@ -58,7 +56,7 @@ class Trials:
     """
 
     context: UnitSelectionContext
-    method: BlockUnitMethod
+    method: UnitMethod
     drop: LayerDrop
     dense_ends: Mapping[int, Tensor]
 
@@ -75,7 +73,7 @@ class Trials:
         context = self.context
         fitted_NT, seen_NT = self._fitting_sequences(), self._calibration()[self._evaluation_numbers()]
         batches = seen_NT.split(context.micro_batch)
-        dense = self._dense_outputs(batches)
+        dense = self._dense_outputs(seen_NT)
         tried: dict[int, float] = {}
 
         def tried_at(place: int) -> float:
@@ -89,10 +87,10 @@ class Trials:
 
         context.begin_trials()
         with (
-            context.hidden_state_cache() as states,
+            context.stream("recorded", fitted_NT, keeps_all=True) as recorded,
             counting("trials of whole layers, at most", most_trials(len(candidates))) as count,
         ):
-            recorded = RecordedStream(context, fitted_NT, states)
+            recorded.pass_blocks("passing blocks forward")
             best = candidates[find_local_minimum(len(candidates), tried_at)]
         figures = "; ".join(f"{candidates[place].label}: {tried[place]:.4f}" for place in sorted(tried))
         note = (
@@ -102,13 +100,16 @@ class Trials:
         )
         return best.counts.model_copy(update={"notes": [*best.counts.notes, note]})
 
-    def _dense_outputs(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the dense model's last outputs for the batches of sequences that trials are measured on."""
+    def _dense_outputs(self, seen_NT: Tensor) -> Sequence[Tensor]:
+        """Return the dense model's last outputs for the batches of the sequences that trials are measured on."""
         context, numbers = self.context, self._evaluation_numbers()
         if self.dense_ends.keys() >= {*numbers}:
             ends = iter(self.dense_ends[number] for number in numbers)
+            batches = seen_NT.split(context.micro_batch)
             return [context.streamed.one_batch([*islice(ends, len(each))]) for each in batches]
-        return forward_blocks(context.streamed, batches, context.forward_dtype)
+        with context.stream("seen", seen_NT) as stream:
+            stream.pass_blocks("passing blocks forward")
+            return [hidden for _, hidden in stream.batches()]
 
     def _evaluation_numbers(self) -> list[int]:
         """Return the numbers of the sequences that trials are measured on: evenly spaced, at most a quarter of all."""

@@ -2,16 +2,14 @@
 
 from typing import Final
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
-from core.engine.architectures.describe import Description, is_narrowed
-from core.engine.architectures.description import require_structure
+from core.engine.architectures.description import CLASSIFICATION, Description, is_narrowed, require_structure
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.quantization.settings import PARAM, resolve_quantization
 from core.engine.removals.widths import width_divisor
 from core.methods.registry import get_method
-from core.pipeline.recipes.parts import Output, Quantization
+from core.pipeline.recipes.recipe import Output, Quantization
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.errors import InvalidRequest
 

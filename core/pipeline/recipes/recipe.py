@@ -1,21 +1,66 @@
 """Recipe of one job: the checked request with every default filled in."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from core.engine.cuts import Removal
-from core.engine.options.base import MethodParameters
+from core.engine.exporters.registry import ADDED, OFFERED
+from core.engine.options.axes import MethodParameters
+from core.engine.quantization.registry import ROUNDINGS
 from core.engine.quantization.settings import reads_inputs
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery
 from core.methods.registry import get_method, parse_parameters
-from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest, is_chosen_by_cost
-from core.validation import invalid_request
+from core.validation import RegisteredId, invalid_request
+from secateur_wire import job_body as wire
 from secateur_wire.gone import without_unasked
 from secateur_wire.job_body import Calibration, Evaluation, Gates, JobBody, Target, Vocabulary, VocabularyChoice
+from secateur_wire.requests import inherited
+
+
+def _restored_forms() -> str:
+    """Return the forms that the client restores, as words that continue a summary of each form."""
+    described = [form for form, each in OFFERED.items() if each.summary]
+    restored = [form for form, each in OFFERED.items() if each.replaces_weights]
+    return "both" if restored == described and len(restored) == 2 else " and ".join(restored)
+
+
+class Export(wire.Export):
+    __doc__ = wire.Export.__doc__
+
+    format: Annotated[str, RegisteredId(ADDED)] = Field(
+        description=" ".join(each.summary for each in ADDED.values()),
+    )
+    types: list[Annotated[str, RegisteredId(dict.fromkeys(each for form in ADDED.values() for each in form.types))]] = (
+        inherited(wire.Export, "types")
+    )
+
+
+class Quantization(wire.Quantization, frozen=True):
+    __doc__ = wire.Quantization.__doc__
+
+    rounding: Annotated[str, RegisteredId(ROUNDINGS)] | None = inherited(
+        wire.Quantization,
+        "rounding",
+        description=f"{' '.join(each.summary for each in ROUNDINGS.values())} Unset: gptq if the job has a calibration "
+        "text, or else nearest.",
+    )
+
+
+class Output(wire.Output):
+    __doc__ = wire.Output.__doc__
+
+    format: Annotated[str, RegisteredId(OFFERED)] = inherited(
+        wire.Output,
+        "format",
+        description=f"{' '.join(each.summary for each in OFFERED.values() if each.summary)} "
+        f"`secateur download --unpack` restores {_restored_forms()} bit by bit.",
+    )
+    quantization: Quantization | None = inherited(wire.Output, "quantization")
+    exports: list[Export] = inherited(wire.Output, "exports")
 
 
 def stores_dense_model(method: str, vocabulary: Vocabulary | None) -> bool:

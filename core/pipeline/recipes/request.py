@@ -4,17 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.device_kinds import CPU
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.describe import Description
-from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.description import Description
+from core.engine.architectures.unit_counts import CostLimit
 from core.engine.cuts import Cut, Removal
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.options.patterns import parse_pattern
 from core.engine.removals.registry import REMOVALS
 from core.engine.removals.widths import width_divisor
 from core.methods.method_info import Variant
 from core.methods.registry import get_method
-from secateur_wire.job_body import Target
+from secateur_wire.job_body import Layout, Target
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.engine.cuts import Cut, Figure
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.latency.registry import engine_info

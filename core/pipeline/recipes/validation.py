@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from core.engine.architectures.describe import Description
-from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.description import Description
 from core.engine.cuts import Cut, Removal
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters, SensitivityOptions
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, parse_pattern, resolve_sparsity
-from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.removals.vocabulary import sparsity_of_tokens
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS, get_method, parse_parameters
@@ -21,6 +19,7 @@ from secateur_wire.errors import (
     InvalidSparsity,
     UnsupportedArchitecture,
 )
+from secateur_wire.job_body import Layout
 
 _NO_PATTERN: Final = UNSTRUCTURED.text
 """Pattern in the recipes of methods that prune nothing."""

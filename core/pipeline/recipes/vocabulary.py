@@ -1,22 +1,25 @@
-"""Requests beside a removal of tokens: how much goes of the model that lost them.
+"""Requests checked against a model that may lose tokens first, with the alignment that added files need.
 
 In a job's body and recipe a sparsity is a share of the dense model's parameters. The pass that removes units sees the
 model without the tokens, of which that is a larger share. A target counts the tokens that went.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
-from core.engine.architectures.describe import Description, stored_as
+from core.engine.architectures.description import CLASSIFICATION, Description, stored_as
+from core.engine.exporters.registry import ADDED
+from core.engine.quantization.settings import divisor_for
 from core.engine.removals.vocabulary import reduced_description, tokens_left
+from core.engine.removals.widths import rounding_cost
 from core.methods.registry import get_method
-from core.pipeline.recipes.alignment import aligned_request, resolve_any
-from core.pipeline.recipes.parts import Output
-from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.recipe import Export, Output, Quantization, Recipe
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
-from secateur_wire.errors import InvalidRequest
+from core.pipeline.recipes.sizes import resolve_target
+from core.pipeline.recipes.validation import resolve_request
+from secateur_wire.errors import InvalidRequest, InvalidSparsity, InvalidTarget
 from secateur_wire.job_body import Vocabulary
 
 PARAM = "vocabulary"
@@ -125,3 +128,56 @@ def _is_met(reduced: Description, request: UnresolvedRequest) -> bool:
     if target.parameters is not None:
         return reduced.parameters <= target.parameters
     return target.bytes is not None and reduced.bytes <= target.bytes
+
+
+_LARGEST_COST: Final = 0.02
+"""Largest relative difference from the requested removal for which wider blocks than the narrowest are filled."""
+
+
+def aligned_request(
+    description: Description,
+    unresolved: UnresolvedRequest,
+    exports: Sequence[Export],
+    quantization: Quantization | None = None,
+) -> ResolvedRequest:
+    """Return the request checked against a model; an unset `round_to` becomes the widest suitable block width.
+
+    Blocks are those of added files, and the groups of quantised weights. `round_to` stays unset if no aligned widths
+    are close enough to the request. Raises the kind of InvalidRequest that names the fault.
+    """
+    request = resolve_any(description, unresolved)
+    if not request.leaves_alignment_open:
+        return request
+    widths = sorted({each for export in exports for each in _widths(export)}, reverse=True)
+    if quantization is not None:
+        inputs = (each.in_features for each in description.language_model.linears)
+        divisor = divisor_for(quantization, inputs)
+        widths += [] if divisor is None else [divisor]
+    for width in widths:
+        try:
+            parameters = {**unresolved.parameters, "round_to": width}
+            aligned = resolve_any(description, replace(unresolved, parameters=parameters))
+        except (InvalidSparsity, InvalidTarget):
+            continue
+        if width == widths[-1] or _cost(description, aligned) < _LARGEST_COST:
+            return aligned
+    return request
+
+
+def resolve_any(description: Description, request: UnresolvedRequest) -> ResolvedRequest:
+    """Return the request checked against a model, with or without a target; raises as `resolve_request` does."""
+    if request.target is None:
+        return resolve_request(description, request)
+    return resolve_target(description, request, request.target)
+
+
+def _widths(export: Export) -> Sequence[int]:
+    exporter = ADDED[export.format]
+    return exporter.widths([each for each in export.types if each in exporter.types])
+
+
+def _cost(description: Description, request: ResolvedRequest) -> float:
+    """Return the relative difference from the requested removal; 1 if the sparsity is searched for."""
+    if request.sparsity is None:
+        return 1.0
+    return rounding_cost(request.cut(description))

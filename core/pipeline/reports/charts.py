@@ -1,16 +1,79 @@
-"""Charts: trade-offs as PNG, layers and sensitivity as SVG."""
+"""Charts of results as SVG and PNG: equal figures always give equal bytes.
 
+Text stays text, in the reader's own sans-serif font. The colours are the palette of Okabe and Ito, which people with
+any kind of colour vision can tell apart; markers differ too.
+"""
+
+import io
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator, PercentFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter
 
-from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve
-from core.pipeline.reports.drawing import COLOURS, MARKERS, as_png, as_svg, dress, open_figure
+from core.engine.cuts import LAYER, unit_rows
+from core.engine.options.sensitivity import Sensitivity, SensitivityCurve
+from core.engine.removals.experts import SharePanel
+from core.pipeline.reports.report import Report
+from secateur_wire.reports import VocabularyReport
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GRID = "#E6E6E6"
+_STYLE: Any = {  # the type of its keys differs between matplotlib's versions
+    "svg.hashsalt": "secateur",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.0,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+_DRAWING = threading.Lock()
+"""Lock that allows one chart at a time, because matplotlib's settings belong to the entire process."""
+
+
+@contextmanager
+def open_figure(size: tuple[float, float]) -> Iterator[Figure]:
+    """Open a figure of this size in inches; it has to be drawn before the context ends."""
+    with _DRAWING, matplotlib.rc_context(_STYLE):
+        yield Figure(figsize=size, layout="constrained")
+
+
+def dress(axes: Axes, title: str, x_label: str, y_label: str, *, x_is_share: bool = False) -> None:
+    """Give axes their title, labels and grid."""
+    axes.set_title(title, loc="left")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    if x_is_share:
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def as_svg(figure: Figure, title: str) -> str:
+    """Return the figure as SVG without a date, so that equal figures give equal bytes."""
+    target = io.StringIO()
+    figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
+    return target.getvalue()
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return the figure as PNG in a resolution for slides."""
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=200, metadata={"Software": None})
+    return target.getvalue()
+
 
 _GREY = "#C8C8C8"
 _NAMED = 3
@@ -219,3 +282,103 @@ def _scale_y(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(LogFormatter())
     axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+
+
+_STYLES = {"before": ("o", "#767676"), "removed": ("x", COLOURS[1]), "after": ("o", COLOURS[0])}
+"""Marker and colour of the points."""
+
+
+@dataclass(frozen=True)
+class _KeptUnits:
+    """Units of one kind in each layer: numbers before and after and, if known, the cost of the removed units."""
+
+    layers: list[int]
+    before: list[int]
+    after: list[int]
+    costs: list[float | None]
+
+
+def shape_chart(report: Report, *, title: str) -> str:
+    """Draw a panel of bars for each kind of units and, if rows have a `cost`, a panel of costs, as SVG.
+
+    The kind of removal may add panels. At least one row of the report must count units: the units of a layer, or a
+    removed layer. Costs are in nats per token. Removed layers are marked in every panel.
+    """
+    kinds: dict[str, _KeptUnits] = {}
+    for row in unit_rows(report.layers):
+        kept = kinds.setdefault(row["kind"], _KeptUnits([], [], [], []))
+        kept.layers.append(row["layer"])
+        kept.before.append(row["before"])
+        kept.after.append(row["after"])
+        kept.costs.append(row.get("cost"))
+    removed = kinds.pop(LAYER, _KeptUnits([], [], [], [])).layers
+    costs = {
+        kind: [pair for pair in zip(each.layers, each.costs, strict=True) if pair[1] is not None]
+        for kind, each in kinds.items()
+    }
+    has_costs = any(costs.values())
+    added = report.panels
+    panels = max(1, len(kinds) + has_costs + len(added))
+    with open_figure((8.0, 0.8 + 1.5 * panels)) as figure:
+        axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+        for number, (each, (kind, kept)) in enumerate(zip(axes, kinds.items(), strict=False)):
+            each.bar(kept.layers, kept.before, color=GRID, width=0.8)
+            each.bar(kept.layers, kept.after, color=COLOURS[number], width=0.8)
+            dress(each, "", "", f"{kind} kept")
+        for each, panel in zip(axes[len(kinds) :], added, strict=False):
+            _draw_shares(each, panel)
+        if has_costs:
+            for number, (kind, pairs) in enumerate(costs.items()):
+                axes[-1].plot(*zip(*pairs, strict=True), color=COLOURS[number], marker="o", markersize=3, label=kind)
+            dress(axes[-1], "", "", "cost, nats a token")
+        for each in axes:
+            for layer in removed:
+                each.axvspan(
+                    layer - 0.4, layer + 0.4, facecolor="white", edgecolor=COLOURS[1], hatch="///", linewidth=0
+                )
+        axes[0].set_title(f"{title}{_removed_layers_text(removed)}", loc="left")
+        axes[-1].set_xlabel("layer")
+        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        return as_svg(figure, title)
+
+
+def _draw_shares(axes: Axes, panel: SharePanel) -> None:
+    for each in panel.series:
+        marker, colour = _STYLES[each.of]
+        axes.plot(
+            [x for x, _ in each.points],
+            [y for _, y in each.points],
+            marker,
+            color=colour,
+            markersize=3,
+            label=each.label,
+        )
+    dress(axes, "", "", panel.label)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+
+
+def _removed_layers_text(removed: Sequence[int]) -> str:
+    return f"; hatched: {len(removed)} {'layer' if len(removed) == 1 else 'layers'} removed" if removed else ""
+
+
+def vocabulary_chart(vocabulary: VocabularyReport, *, title: str) -> str:
+    """Draw the share of the texts' tokens over the number of kept tokens, with the chosen number, as SVG."""
+    with open_figure((8.0, 3.0)) as figure:
+        axes = figure.subplots()
+        points = vocabulary.coverage
+        axes.plot([each.tokens for each in points], [each.share for each in points], color=COLOURS[0])
+        axes.plot([vocabulary.kept], [vocabulary.covered], "o", color=COLOURS[1])
+        axes.annotate(
+            f"{vocabulary.kept:,} kept: {vocabulary.covered:.2%}",
+            (vocabulary.kept, vocabulary.covered),
+            textcoords="offset points",
+            xytext=(8, -14),
+        )
+        axes.axvline(vocabulary.used, color=COLOURS[2], linewidth=0.8, linestyle="--", label="tokens of the texts")
+        dress(axes, title, "tokens in the vocabulary", "share of the texts' tokens")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
+        axes.legend(frameon=False, loc="lower right", fontsize=8)
+        return as_svg(figure, title)

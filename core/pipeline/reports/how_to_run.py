@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
+from core.engine.architectures.description import CLASSIFICATION
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.exporters.registry import ADDED
 from core.pipeline.reports.report import Report, Verification

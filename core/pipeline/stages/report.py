@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from core.engine.architectures.describe import Description
-from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.architectures.description import Description
+from core.engine.options.sensitivity import Sensitivity
 from core.pipeline.messages import ImageSource, LanguageSpec, ModelSource, TextSource
 from core.pipeline.reports.report import ReportedModel
 from secateur_wire.base import JsonObject

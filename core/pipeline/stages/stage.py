@@ -16,17 +16,6 @@ from secateur_wire.states import Stage as ShownStage
 Output = TypeVar("Output", bound=TaskOutput)
 
 
-BEFORE_MEASURING = 0.80
-"""Part of a job's progress that pruning, training and quantising cover together."""
-BEFORE_QUANTISING = 0.60
-"""Part that pruning and training cover where a pass that quantises follows."""
-
-
-def end_of_training(spec: JobSpec) -> float:
-    """Return the part of a job's progress that pruning and training cover."""
-    return BEFORE_QUANTISING if spec.recipe.is_rounded_at_last else BEFORE_MEASURING
-
-
 class TaskRunner(Protocol):
     """Runner of a stage's tasks, which the supervisor provides; it also records the job's events."""
 
@@ -119,23 +108,25 @@ class RunningJob:
 
 
 class JobStage(ABC):
-    """Stage of a job; a job runs the stages that apply to it by `rank`, lowest first.
+    """Stage of a job; `core.pipeline.stages.registry` has the order of stages, and each one's part of the progress.
 
-    `shown_as` is the stage that users see meanwhile; if it is unset, the runner names it. `part` is the part of the
-    job's progress that the stage covers; storing covers the rest.
+    `family` is the specs' class of the jobs that may have it, and `makes_model` says whether those make a model rather
+    than figures of one; None for both. `shown_as` is the stage that users see meanwhile; if it is unset, the runner
+    names it.
     """
 
-    rank: ClassVar[int]
+    family: ClassVar[type[JobSpec]] = LanguageSpec
+    makes_model: ClassVar[bool | None] = True
     shown_as: ClassVar[ShownStage | None] = None
-    part: ClassVar[tuple[float, float]]
 
-    @abstractmethod
     def applies(self, spec: JobSpec) -> bool:
         """Return True for a job that has this stage."""
+        is_among = self.makes_model in (None, not spec.recipe.measures)
+        return isinstance(spec, self.family) and is_among and self.is_asked_for(spec)
 
-    def share(self, spec: JobSpec) -> tuple[float, float]:
-        """Return the part of the job's progress that the stage covers."""
-        return self.part
+    def is_asked_for(self, spec: JobSpec) -> bool:
+        """Return True if a job of the stage's family has the stage; all have it unless it says otherwise."""
+        return True
 
     @abstractmethod
     def supervise(self, job: RunningJob) -> None:

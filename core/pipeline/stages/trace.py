@@ -6,9 +6,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from core.engine.architectures.classifier_architecture import TraceAnswer, TraceQuestion, describe_classifier
-from core.engine.architectures.description import by_name
-from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
+from core.engine.architectures.declared import CLASSIFIER_ARCHITECTURES
+from core.engine.architectures.describe import describe_classifier
+from core.engine.architectures.description import TraceAnswer, TraceQuestion
+from core.engine.architectures.folder import by_name
 from core.engine.checkpoints.files import CONFIG_FILE
 from core.engine.checkpoints.safetensors_header import TensorEntry, dtype_bytes
 

@@ -9,8 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from core.database import seconds_from_now, seconds_from_statement
-from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.undiscovered import UndiscoveredModel, stored_description
+from core.engine.architectures.description import ModelDescription, UndiscoveredModel, stored_description
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DISCOVERY_FAILED, DiscoveryRow, DiscoveryTotalRow
 from core.service.teams import audit

@@ -8,10 +8,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.discovered import discovery_key
-from core.engine.architectures.registry import declared_architecture
-from core.engine.architectures.undiscovered import UndiscoveredFacts, UndiscoveredModel
+from core.engine.architectures.declared import declared_architecture
+from core.engine.architectures.describe import describe_discovered
+from core.engine.architectures.description import ModelDescription, UndiscoveredFacts, UndiscoveredModel, discovery_key
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DiscoveryRow, DiscoveryTeamRow
 from core.service.discoveries.versions import version_for
@@ -45,7 +44,7 @@ def discovered(session: Session, model: UndiscoveredModel, queue: str | None) ->
     """
     declared = declared_architecture(model.architecture, model.family)
     if declared is not None:  # The model was described before this architecture was discovered.
-        return model.described(declared)
+        return describe_discovered(model, declared)
     return ModelDescription.model_validate(_finished(session, model, queue).description)
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Boolean, ColumnElement, literal_column, select
 from sqlalchemy.orm import Session
 
 from core.pipeline.recipes.recipe import stores_dense_model
-from core.pipeline.reports.alternatives import name_of_file, stored_copy
+from core.pipeline.reports.equal_bytes import name_of_file, stored_copy
 from core.pipeline.reports.verdict import verdict_on
 from core.service.jobs.equal_bytes import STORING, newest_comparison
 from core.service.jobs.schemas import Job

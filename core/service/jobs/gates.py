@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from core.engine.architectures.model_task import ModelTask
-from core.engine.options.latency_budget import latency_noise
+from core.engine.architectures.description import ModelTask
 from secateur_wire.errors import GateMissed, InvalidRequest
 from secateur_wire.job_body import Evaluation, Gates
-from secateur_wire.metrics import NOT_WELL, Metrics, TaskMean, is_noisy
+from secateur_wire.metrics import NOT_WELL, Metrics, TaskMean, is_noisy, latency_noise
 from secateur_wire.reports import GateResult, GateResults
 
 TASK_MEAN: Final = "task_mean"

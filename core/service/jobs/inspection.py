@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from core.engine.architectures.describe import Description, stored_as
+from core.engine.architectures.description import Description, stored_as
 from core.engine.exporters.registry import OFFERED
 from core.engine.options.patterns import UNSTRUCTURED
 from core.methods.registry import METHODS, get_method

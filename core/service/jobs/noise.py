@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from core.engine.options.latency_budget import latency_noise
+from secateur_wire.metrics import latency_noise
 
 SAME_SHARE: Final = 5e-4
 """Largest difference between two equal shares, such as sparsities: half a tenth of a per cent."""

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.recovery.request import Recovery
-from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.recipe import Output
 from secateur_wire import job_body as wire
 from secateur_wire import jobs
 from secateur_wire.job_body import Calibration, Evaluation, Gates, Reference, Target, Vocabulary

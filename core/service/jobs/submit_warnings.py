@@ -4,11 +4,11 @@ from collections.abc import Collection
 
 from core.device_kinds import fastest_kind
 from core.engine.exporters.registry import ADDED
-from core.engine.options.latency_budget import NOISE
 from core.engine.removals.widths import width_divisor
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import no_speed_up
+from secateur_wire.metrics import NOISE
 
 _FLOAT16_MOST = 65_504
 

@@ -10,10 +10,9 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from core.engine.options.latency_budget import latency_noise
 from core.service.jobs.noise import SAME_SHARE, differs_beyond_errors, is_same
 from core.service.jobs.schemas import Job
-from secateur_wire.metrics import Accuracy, LossFigure, Metrics, TaskAccuracy, TaskMean, is_noisy
+from secateur_wire.metrics import Accuracy, LossFigure, Metrics, TaskAccuracy, TaskMean, is_noisy, latency_noise
 from secateur_wire.sweeps import Cost
 
 Quality = LossFigure | Accuracy | TaskAccuracy | TaskMean

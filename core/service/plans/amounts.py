@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from core.engine.architectures.describe import Description, stored_as
+from core.engine.architectures.description import Description, stored_as
 from core.engine.options.patterns import parse_pattern
 from core.engine.removals.vocabulary import reduced_description
 from core.pipeline.recipes.request import ResolvedRequest

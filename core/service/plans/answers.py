@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.engine.datasets.formats import CHAT_FORMATS
-from core.pipeline.reports.answer_verdict import band_of_kl
+from core.pipeline.reports.verdict import band_of_kl
 from core.service.jobs.service import job_answer
 from core.service.jobs.tables import SHORT_ROW, JobRow
 from core.service.plans.evidence import Question

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.engine.exporters.registry import OFFERED
 from core.pipeline.recipes.request import ResolvedRequest
 from core.service.plans.amounts import ArtifactForm, Scale

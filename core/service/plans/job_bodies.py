@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.methods.method_info import Variant
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.validation import calibrated_variant

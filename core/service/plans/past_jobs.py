@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.engine.options.patterns import parse_pattern
 from core.engine.removals.vocabulary import vocabulary_size
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX

@@ -10,7 +10,7 @@ from core.engine.options.patterns import parse_pattern
 from core.methods.registry import get_method
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
-from core.pipeline.reports.alternatives import narrower_dtype, with_compared_types
+from core.pipeline.reports.equal_bytes import narrower_dtype, with_compared_types
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
 from core.service.jobs.equal_bytes import STORING
 from core.service.jobs.estimates.history import estimate_that_fits

@@ -7,9 +7,9 @@ from typing import Final
 
 from sqlalchemy import select
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.engine.options.patterns import parse_pattern
-from core.pipeline.reports.alternatives import alternatives_to_pruning
+from core.pipeline.reports.equal_bytes import alternatives_to_pruning
 from core.service.jobs.alternatives import with_measured
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model

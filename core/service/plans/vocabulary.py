@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.engine.datasets.formats import CHAT_FORMATS
 from core.engine.removals.vocabulary import reduced_description, vocabulary_size
 from core.measurements.reader import measurements

@@ -5,7 +5,7 @@ from math import log
 
 from pydantic import JsonValue
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.engine.exporters.registry import ADDED
 from core.engine.options.patterns import parse_pattern
 from core.methods.registry import get_method

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
-from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source, stored_description
+from core.engine.architectures.describe import describe_source
+from core.engine.architectures.description import UndiscoveredModel, stored_description
 from core.engine.datasets.formats import detect_format
 from core.engine.datasets.text_files import describe
 from core.service.discoveries.requests import ask_if_possible

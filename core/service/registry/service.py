@@ -12,16 +12,15 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, defer
 
 from core.database import new_id
-from core.engine.architectures.describe import task_of
-from core.engine.architectures.model_task import MODEL_TASKS
-from core.engine.architectures.sandboxed import Slot, describe_sandboxed
-from core.engine.architectures.undiscovered import (
+from core.engine.architectures.description import (
+    MODEL_TASKS,
     UNDISCOVERED,
     Source,
     UndiscoveredFacts,
     UndiscoveredModel,
     stored_description,
 )
+from core.engine.architectures.sandboxed import Slot, describe_sandboxed
 from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe
@@ -146,7 +145,7 @@ def add_model(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[
     """
     row, is_new = _add(session, ModelRow, caller, values)
     require_same_model(row, values["revision"])
-    task = MODEL_TASKS.get(task_of(values["description"]))
+    task = MODEL_TASKS.get(values["description"]["task"])
     if is_new and task is not None and task.is_traced:
         ask_for_trace(session, row)
     return row, is_new

@@ -5,7 +5,7 @@ from typing import Final
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from core.engine.architectures.classifier_architecture import ClassifierPasses, TraceAnswer
+from core.engine.architectures.description import ClassifierPasses, TraceAnswer
 from core.service.questions.queue import QuestionKind, ask
 from core.service.registry.tables import ModelRow
 from core.service.sources.references import FileReference

@@ -18,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
+from core.engine.architectures.description import Source, UndiscoveredModel, stored_description
 from core.engine.architectures.sandboxed import Slot, describe_sandboxed
-from core.engine.architectures.undiscovered import Source, UndiscoveredModel, stored_description
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.datasets.image_facts import ImagesDescription, describe_image_stream
 from core.engine.datasets.text_files import TextDescription, describe_stream, is_sandboxed

@@ -6,8 +6,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from core.engine.architectures.description import Source
 from core.engine.architectures.sandboxed import Slot, describe_sandboxed, weight_names
-from core.engine.architectures.undiscovered import Source
 from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES
 from core.service.sources.header_only_folder import READ_IN_FULL, require_readable, write_header_only_folder
 from core.service.sources.hub import Hub, HubListing

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now, seconds_from_statement
-from core.engine.architectures.undiscovered import sources
+from core.engine.architectures.description import sources
 from core.service.sources.hub_models import HubRevision
 from core.service.sources.hub_tables import HubRevisionRow
 from core.service.sources.references import FileReference

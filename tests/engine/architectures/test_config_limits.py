@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from core.engine.architectures.config_limits import MOST_LEVELS, MOST_VALUES, check_sizes
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.config import MOST_LEVELS, MOST_VALUES, check_sizes
+from core.engine.architectures.describe import inspect_folder
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from secateur_wire.errors import UnusableModel
 from tests.engine.tiny import make_model

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from bench.architectures.tiny_configs import tiny_model, tokens_of
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.description import read_config, stored_tensors
+from core.engine.architectures.folder import read_config, stored_tensors
 from core.engine.discovery.discover import discover
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
@@ -19,7 +19,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.stages.discover import discover_and_test

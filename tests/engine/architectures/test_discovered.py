@@ -12,15 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from bench.architectures.tiny_configs import tiny_model, tokens_of
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.describe import descriptions
-from core.engine.architectures.description import (
-    ModelDescription,
-    describe_language_model,
-    inspect_folder,
-    read_tensors,
-    weight_files,
-)
-from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.describe import describe_language_model, inspect_folder
+from core.engine.architectures.description import ModelDescription, descriptions
+from core.engine.architectures.folder import read_tensors, weight_files
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.discovery.discover import discover
 from core.engine.evaluation.reload_check import reload_check
@@ -30,10 +24,11 @@ from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.removals.layers import check_layer_count, first_removable_layers, removable_layers
 from core.engine.removals.widths import WidthOptions, plan_width_reduction
 from core.methods.descriptions.structured import DepthParameters
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import InvalidParameters, InvalidSparsity, MissingTensors, UnsupportedArchitecture
+from secateur_wire.job_body import Layout
 from tests.engine.sweeping import save
 from tests.engine.tiny import architecture_of, make_model
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
 from core.engine.checkpoints.companions import MOST_CHARACTERS, MOST_TEMPLATES
 from secateur_wire.errors import UnsafeConfig, UnusableModel
 from tests.model_folders import write_llama

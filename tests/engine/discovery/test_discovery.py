@@ -10,7 +10,7 @@ import transformers
 from pydantic import JsonValue
 from transformers import PretrainedConfig
 
-from core.engine.architectures.description import read_config, weight_files
+from core.engine.architectures.folder import read_config, weight_files
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.engine.discovery.blocks import find_blocks
 from core.engine.discovery.build import build_traceable

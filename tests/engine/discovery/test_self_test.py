@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.architectures.tiny_configs import tiny_model
-from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
-from core.engine.architectures.unit_axis import UnitAxis
+from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.discovery.discover import discover_with_copy
 from core.engine.discovery.self_test import failed_cuts, self_tested

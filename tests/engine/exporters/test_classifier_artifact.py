@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForImageClassification
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION, SHAPES_KEY
+from core.engine.architectures.description import CLASSIFICATION, SHAPES_KEY
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.evaluation.classifier_latency import measure_classifier_latency
 from core.engine.evaluation.classifier_reload_check import classifier_reload_check, write_expected

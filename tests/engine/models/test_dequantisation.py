@@ -12,9 +12,9 @@ from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from bench.architectures.tiny_configs import tiny_model
-from core.engine.architectures.describe import describe_folder, in_dtype
-from core.engine.architectures.description import stored_tensors
-from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
+from core.engine.architectures.describe import describe_folder, describe_source
+from core.engine.architectures.description import UndiscoveredModel, in_dtype
+from core.engine.architectures.folder import stored_tensors
 from core.engine.checkpoints.quantisation import Quantisation, join_quantised
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation.reload_check import reload_check

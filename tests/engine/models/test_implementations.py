@@ -18,7 +18,7 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import build_model, load_model
 from core.engine.models.precision import attention_in_blocks
 from core.engine.models.streamed import StreamedModel
-from core.pipeline.stages.search.run import random_model
+from core.pipeline.stages.search import random_model
 from tests.engine.tiny import make_model
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.engine.datasets.counted_tokens import with_counted
 from core.engine.models.folder import open_model
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from tests.engine.pruning.test_experts import PER_EXPERT, opened
 from tests.engine.sweeping import request_for, tensors_of
 from tests.engine.tiny import make_model, make_tokens

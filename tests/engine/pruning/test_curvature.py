@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from core.engine.datasets.image_set import TensorImages
-from core.engine.pruning.iterative.curvature import gradient_rows, mean_squares
 from core.engine.pruning.layer_matrix import layer_of, to_matrix
+from core.methods.classifiers.obd import gradient_rows, mean_squares
 from tests.engine.classifying import Plain, network, random_images, scene
 
 

@@ -12,15 +12,15 @@ from transformers import AutoModelForCausalLM
 from bench.architectures.masked import without_units
 from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.description import require_structure
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import removable_parameters
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.units import removed_kinds
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.discovery.discover import discover_with_copy
 from core.engine.models.experts import ExpertStacks
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.removal import UnitSet, layer_unit_sets
+from secateur_wire.job_body import Layout
 from tests.engine.pruning.test_experts import (
     GROUPED,
     NO_REFIT,

@@ -16,8 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from bench.architectures.masked import without_experts
 from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.expert_stacks import join_stacks
-from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.folder import join_stacks
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation.reload_check import largest_logit, reload_check
 from core.engine.exporters.huggingface import write_checkpoint
@@ -28,7 +27,7 @@ from core.engine.pruning.results import ExpertRow, PruneResult
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
 from core.engine.removals.experts import expert_sparsities
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.pipeline.stages.discover import discover_and_test
 from secateur_wire.errors import (
     CorruptSafetensors,
@@ -37,6 +36,7 @@ from secateur_wire.errors import (
     MissingTensors,
     UnsupportedArchitecture,
 )
+from secateur_wire.job_body import Layout
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_tokens
 

@@ -10,19 +10,23 @@ from transformers import AutoModelForCausalLM
 
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.options.sensitivity import LayerCosts, allocate
 from core.engine.pruning import allocation
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.streams.stream import ActivationBudget
+from core.engine.pruning.streams.hidden_states import ActivationBudget
+from core.engine.pruning.streams.stream import Stream
+from core.engine.resume.store import ResumeStore
 from tests.engine.tiny import make_model, make_tokens
 
 
 def rates_of(folder: Path, work: Path, tokens: Tensor, sparsity: float, budget: int = 2**30) -> dict[str, float]:
     opened = open_model(folder)
     streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
-    cache = HiddenStateCache(ActivationBudget(budget), work)
+    stream = Stream(
+        "gradients", tokens, streamed, ResumeStore(work, ""), ActivationBudget(budget), dtype=torch.float32,
+        micro_batch=1, resumable=False, keeps_all=True,
+    )  # fmt: skip
     inside = [linear for linear in opened.description.linears if linear.layer < len(streamed)]
-    return allocation.fisher_rates(streamed, inside, tokens, sparsity, dtype=torch.float32, cache=cache)
+    return allocation.fisher_rates(stream, inside, sparsity)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.engine.options.compensation import Compensation
+from core.engine.options.axes import Compensation
 from core.engine.pruning.compensation.refit import best_refit, conjugate_gradient, refit, refit_directions
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from core.engine.architectures.describe import stored_as
-from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import stored_as
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.casting import cast_figures, folder_as_stored
 from core.engine.models.folder import ModelFolder, open_model

@@ -10,20 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import WidthRequest, counts_for_ratio
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.units import removed_kinds
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.block_gradients import backward_blocks
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.streams.stream import ActivationBudget
+from core.engine.pruning.streams.hidden_states import ActivationBudget
+from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.removal import layer_unit_sets, remove_units
-from core.pipeline.passes import walk_for
+from core.engine.resume.store import ResumeStore
+from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import InvalidParameters, InvalidSparsity
@@ -156,9 +158,13 @@ def test_gradients_block_by_block_are_those_of_the_whole_model(name: str, tmp_pa
             found[f"{opened.family.blocks}.{block}.{each}"] = gradient
             squares[f"{opened.family.blocks}.{block}.{each}"] = squared[each]
 
-    cache = HiddenStateCache(ActivationBudget(4 * 20 * 32 * 4), tmp_path / "scratch")  # some in memory, some in files
-    loss = backward_blocks(streamed, tokens, torch.float32, names, keep, squares=True, cache=cache)
-    assert not list((tmp_path / "scratch").iterdir()), "what was read is gone"
+    stream = Stream(
+        "gradients", tokens, streamed, ResumeStore(tmp_path / "scratch", ""), ActivationBudget(4 * 20 * 32 * 4),
+        dtype=torch.float32, micro_batch=1, resumable=False, keeps_all=True,
+    )  # fmt: skip
+    loss = backward_blocks(stream, names, keep, squares=True)
+    assert [*(tmp_path / "scratch").rglob("*")], "some were in memory, some in files"
+    assert not [each for each in (tmp_path / "scratch").rglob("*") if each.is_file()], "what was read is gone"
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     total, expected = 0.0, {}
     for sequence in tokens.split(1):

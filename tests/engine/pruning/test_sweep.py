@@ -5,7 +5,6 @@ import shutil
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.blocks.trial import RecordedGaps, RecordedStream
+from core.engine.pruning.blocks.trial import RecordedGaps
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.hidden_states import ActivationBudget
 from core.engine.pruning.streams.propagation import BlockPropagation, DenseReference, InputGroup
-from core.engine.pruning.streams.stream import ActivationBudget, Stream
+from core.engine.pruning.streams.stream import Stream
 from core.engine.resume.kinds import BLOCK, STATE
 from core.engine.resume.store import ResumeStore
 from core.progress import WorkStopped
@@ -71,11 +70,13 @@ def test_a_recorded_stream_has_the_target_of_a_layer_behind_those_that_go(model:
     streamed = StreamedModel(open_model(model), dtype=torch.float32, device=torch.device("cpu"))
     given: dict[str, Any] = {"dtype": torch.float32, "micro_batch": 4, "resumable": False}
     plain = Stream("plain", make_tokens(), streamed, ResumeStore(tmp_path, ""), ActivationBudget(2**30), **given)
-    context: Any = SimpleNamespace(
-        streamed=streamed, scratch=tmp_path, budget=ActivationBudget(0), forward_dtype=torch.float32, micro_batch=4
+    recorded = Stream(
+        "recorded", make_tokens(), streamed, ResumeStore(tmp_path / "states", ""), ActivationBudget(0), **given,
+        keeps_all=True,
     )  # fmt: skip
     with torch.inference_mode():
-        recorded = RecordedStream(context, make_tokens(), HiddenStateCache(context.budget, tmp_path / "states"))
+        recorded.pass_blocks("passing")
+        recorded.start()
         (target,) = RecordedGaps(recorded, streamed, [0, 1, 3]).targets(1, torch.nn.Identity()).values()
         plain.start()
         for index, block in streamed.filled_blocks(range(3), "passing", torch.float32):

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.engine.architectures.description import read_config
+from core.engine.architectures.folder import read_config
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.pack_quantized import packed_tensors
 from core.engine.models.tensors import load_tensors, unpack
 from core.engine.quantization.settings import resolve_quantization, stored_bits
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.progress import Progress, WorkStopped
 from secateur_wire.errors import InvalidRequest, UnusableModel
 from secateur_wire.job_body import Quantization

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import ModelDescription
 from core.engine.removals.registry import REMOVALS
 from core.engine.removals.shape_program import Option, ShapeChoice, ShapeProgram
 from core.methods.registry import parse_parameters

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from core.engine.resume.fingerprint import VERSIONS, Runtime, fingerprint, tensors_sha256
+from core.engine.resume.store import VERSIONS, Runtime, fingerprint, tensors_sha256
 
 FACTS: dict[str, Any] = {"method": "wanda", "sparsity": 0.5, "tokens": {"text": "ab"}, "rates": [0.1]}
 CPU = torch.device("cpu")

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.models.casting import folder_as_stored
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.results import PruneResult
-from core.pipeline.passes import walk_for
+from core.pipeline.plans import walk_for
 from core.progress import Progress, WorkStopped
-from secateur_wire.job_body import StoredDtype
+from secateur_wire.job_body import Layout, StoredDtype
 from tests.engine.pruning.test_experts import GROUPED, PER_EXPERT, opened
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens

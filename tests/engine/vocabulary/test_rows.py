@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.discovered import architectures
-from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
+from core.engine.architectures.describe import describe_source
+from core.engine.architectures.description import UndiscoveredModel, architectures
 from core.engine.checkpoints.files import INDEX_FILE
 from core.engine.exporters.huggingface import write_weights
 from core.engine.models.folder import ModelFolder, open_model

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.engine.architectures.describe import describe_folder
-from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.architectures.describe import describe_folder, inspect_folder
+from core.engine.architectures.description import ModelDescription
 from core.engine.removals.widths import WidthOptions
-from core.pipeline.recipes.alignment import aligned_request
 from core.pipeline.recipes.outputs import resolve_output
-from core.pipeline.recipes.parts import Export, Output
+from core.pipeline.recipes.recipe import Export, Output
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from core.pipeline.recipes.vocabulary import aligned_request
 from core.service.jobs.submit_warnings import warnings_for
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import StoredDtype

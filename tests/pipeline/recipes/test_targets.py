@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from core.engine.architectures.description import ModelDescription, inspect_folder, require_structure
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.removals.layers import layer_count
 from core.engine.removals.vocabulary import planned_tokens, reduced_description
 from core.engine.removals.widths import WidthOptions, plan_width_reduction
 from core.methods.registry import get_method, parse_parameters
-from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.recipe import Output
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.vocabulary import request_with_vocabulary

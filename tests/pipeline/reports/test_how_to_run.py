@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
+from core.engine.architectures.description import CLASSIFICATION
 from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report
 from secateur_wire.metrics import Metrics

@@ -8,11 +8,10 @@ import pytest
 
 from core.measurements.measurement import Measurement
 from core.pipeline.reports import verdict as verdicts
-from core.pipeline.reports.answer_verdict import KL_BANDS, LENGTH_BANDS
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.source_card import NO_FACTS, SourceFacts, facts_of_card
-from core.pipeline.reports.verdict import is_near_chance, verdict_on
+from core.pipeline.reports.verdict import KL_BANDS, LENGTH_BANDS, is_near_chance, verdict_on
 from secateur_wire.metrics import Metrics
 from tests.answers import compared
 from tests.recipes import recipe_of
@@ -158,6 +157,15 @@ def card(source: SourceFacts = NO_FACTS, **latency: Any) -> str:
     if latency:
         metrics["latency"] = {"sequence_length": 512, "device": "cpu", **latency}
     return model_card(recipe_of("wanda"), Report.model_validate({"metrics": metrics}), source)
+
+
+@pytest.mark.parametrize("unknown", ["parameters", "bytes"])
+def test_what_was_not_measured_has_no_row_on_the_card(unknown: str) -> None:
+    known = {"parameters": {"dense": 1000, "nonzero": 800}, "bytes": {"dense": 2000, "artifact": 1600}}
+    del known[unknown]
+    share = {"prunable": 0.3, "model": 0.2}
+    shown = model_card(recipe_of("wanda"), Report.model_validate({"metrics": {"sparsity": share, **known}}))
+    assert ("parameters not zero" in shown, "bytes of weights" in shown) == ("parameters" in known, "bytes" in known)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import pytest
 import torch
 from transformers import PretrainedConfig
 
-from core.engine.architectures.cache_size import cache_bytes
-from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.description import ModelDescription, inspect_folder, require_structure
+from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.description import ModelDescription, require_structure
+from core.engine.architectures.structure import cache_bytes
+from core.engine.architectures.unit_counts import CostLimit
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.packed.exporter import pack_folder
 from core.engine.latency.costs import PartCosts, PassCosts, RoundCosts, Workload
@@ -24,22 +25,21 @@ from core.engine.latency.variants import BlockVariant, ModelShape
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.removals.runs import LANGUAGE_RUNS
 from core.pipeline.messages import ModelSource
-from core.pipeline.passes import walk_for
-from core.pipeline.plans import make_plan
+from core.pipeline.plans import make_plan, walk_for
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.pipeline.reports.report import LatencySearch, TimedShape
-from core.pipeline.stages.run import StageContext
-from core.pipeline.stages.search import run as latency_search
-from core.pipeline.stages.search.run import (
+from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.search import (
     Timing,
+    least_sparsity,
     random_model,
-    search,
     search_model,
+    search_target,
 )
-from core.pipeline.stages.search.spec import SearchOutput, SearchSpec
+from core.pipeline.stages.search_spec import SearchOutput, SearchSpec
 from core.progress import Progress
 from secateur_wire.errors import InvalidTarget, LatencyTooNoisy
 from secateur_wire.job_body import Target
@@ -114,7 +114,7 @@ def fake(gain: float, *, noise: float = 0.0) -> Any:
 def test_the_search_ends_at_the_least_sparsity_that_is_fast_enough(asked: float) -> None:
     told: list[TimedShape] = []
     shares: list[float] = []
-    found = search(SPARSITIES, asked, fake(1.0), lambda step, done: (told.append(step), shares.append(done))[0])
+    found = least_sparsity(SPARSITIES, asked, fake(1.0), lambda step, done: (told.append(step), shares.append(done))[0])
     assert shares == sorted(set(shares)) and shares[0] > 0 and shares[-1] <= 1, "progress moves with every shape"
     assert found.sparsity == next(each for each in SPARSITIES if 1 - each <= asked)
     assert found.steps == told and len(told) <= math.ceil(math.log2(len(SPARSITIES))) + 1
@@ -124,7 +124,7 @@ def test_the_search_ends_at_the_least_sparsity_that_is_fast_enough(asked: float)
 def test_timings_that_differ_by_more_than_the_gain_end_the_search_at_once() -> None:
     told: list[TimedShape] = []
     with pytest.raises(LatencyTooNoisy, match=r"differ by 35.0%, more than the gain of 30.0%") as refused:
-        search(SPARSITIES, 0.7, fake(1.0, noise=0.35), lambda step, done: told.append(step))
+        least_sparsity(SPARSITIES, 0.7, fake(1.0, noise=0.35), lambda step, done: told.append(step))
     assert len(told) == 1
     problem = refused.value.problem()
     assert (problem["code"], problem["param"], problem["retryable"]) == (
@@ -156,7 +156,7 @@ class FakeClock:
 def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumstances(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency_search, "DenseLatency", FakeClock)
+    monkeypatch.setattr(f"{search_model.__module__}.DenseLatency", FakeClock)
     folder = open_model(make_model(tmp_path / "model", "llama"))
 
     def run(name: str, *previous: str, length: int = 16) -> LatencySearch:
@@ -215,7 +215,7 @@ def searched(folder: Path, work: Path, target: dict[str, Any], table: PartCosts 
     """Run the stage of a job with this target."""
     recipe = recipe_of("frontier", target=target, evaluation={"sequence_length": 16}, **FRONTIER)
     spec = spec_of(folder, work, recipe, table=table, workload=None if table is None else table.workload)
-    return latency_search.run(spec, StageContext(CPU, Progress(), lambda: 1))
+    return search_target(spec, StageContext(CPU, Progress(), lambda: 1))
 
 
 @pytest.mark.parametrize(("kind", "rest"), [("latency_ratio", 4), ("decode_ratio", 14)])

@@ -12,7 +12,7 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES
 from core.engine.exporters.hashed.sharing import HashSharing, expected_collision_rate, sharing_of
 from core.engine.models.classifier import ClassifierFolder

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel
 from torch import nn
 
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.engine.exporters.hashed.classifier import share_linears
 from core.engine.exporters.hashed.sharing import HashSharing

@@ -1,7 +1,6 @@
 """Trial of counts: a method prunes the model to them on a few tokens, as the pass does, and the result is discarded."""
 
 from collections.abc import Iterable, Mapping
-from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,58 +9,13 @@ from torch import Tensor, nn
 
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.blocks.block_choice import BlockChoice
-from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.streams.block_gradients import forward_blocks
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.paired import GapPassing, PairedStreams
 from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.gaps import GapPassing
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets, remove_units
 from core.engine.pruning.units.removal_config import config_after_removal, narrow_model
 from core.engine.resume.store import ResumeStore
-
-
-class RecordedStream(Stream):
-    """Stream of tokens through the dense model that knows its hidden states before and after every block.
-
-    It computes a block only where another object watches the block's modules.
-    """
-
-    def __init__(self, context: UnitSelectionContext, tokens_NT: Tensor, states: HiddenStateCache) -> None:
-        """Run the tokens [sequences, time] through all blocks, and keep their hidden states in `states`."""
-        streamed, dtype = context.streamed, context.forward_dtype
-        super().__init__(
-            "recorded",
-            tokens_NT,
-            streamed,
-            ResumeStore(context.scratch, ""),
-            context.budget,
-            dtype=dtype,
-            micro_batch=context.micro_batch,
-            resumable=False,
-        )
-        self._states = states
-        for batch, hidden_BTD in enumerate(forward_blocks(streamed, self.tokens, dtype, self._states.put)):
-            self._states.put(len(streamed), batch, hidden_BTD)
-
-    def start(self) -> None:
-        self.done = 0
-
-    def hidden(self, index: int) -> Tensor:
-        return self._states.get(self.done, index)
-
-    def store(self, index: int, hidden: Tensor) -> None:
-        """Do nothing: the output of the block is known."""
-
-    def advance_unwatched(self, block: nn.Module, index: int) -> None:
-        self.step()
-
-    def after(self, done: int) -> "RecordedStream":
-        """Return the stream after this many blocks."""
-        stream = copy(self)
-        stream.done = done
-        return stream
 
 
 class RecordedGaps(GapPassing):
@@ -70,7 +24,7 @@ class RecordedGaps(GapPassing):
     The last output of every other layer has the dense stream behind the layer as its target.
     """
 
-    def __init__(self, dense: RecordedStream, streamed: StreamedModel, layers: Iterable[int]) -> None:
+    def __init__(self, dense: Stream, streamed: StreamedModel, layers: Iterable[int]) -> None:
         super().__init__(dense, streamed, layers)
         self._recorded = dense
 
@@ -86,12 +40,15 @@ class RecordedGaps(GapPassing):
 @torch.inference_mode()
 def hidden_states_after_trial(
     context: UnitSelectionContext,
-    method: BlockUnitMethod,
+    method: UnitMethod,
     counts: UnitCounts,
-    dense: RecordedStream,
+    dense: Stream,
     seen_NT: Tensor,
 ) -> list[Tensor]:
-    """Return the last block's outputs for batches of the tokens `seen`, after pruning with the tokens of `dense`."""
+    """Return the last block's outputs for batches of the tokens `seen`, after pruning with the tokens of `dense`.
+
+    `dense` knows its hidden states before and behind every block.
+    """
     streamed, family = context.streamed, context.folder.family
     raw = config_after_removal(context.folder, context.structure, context.kinds, counts)
     narrow = narrow_model(streamed, raw)
@@ -113,6 +70,7 @@ def hidden_states_after_trial(
         )
         for stream in (dense, pruned, seen):
             stream.start()
+        paired = PairedStreams(streamed, dense, RecordedGaps(dense, streamed, counts.layers), narrow, pruned)
         choice = BlockChoice(
             method=method,
             structure=context.structure,
@@ -120,17 +78,13 @@ def hidden_states_after_trial(
             counts=counts,
             planned=context.planned,
             streamed=streamed,
-            dense=dense,
-            gaps=RecordedGaps(dense, streamed, counts.layers),
-            narrow=narrow,
-            pruned=pruned if method.reads_pruned else None,
-            refit=None,
-            log=context.log,
+            paired=paired,
+            is_refitted=False,
         )
         places = {layer: place for place, layer in enumerate(counts.layers)}
         for index, tensors in streamed.read_blocks(range(len(streamed)), "trying to remove from blocks"):
             if index not in places:
-                choice.skip_layer(index, tensors)
+                paired.skip_layer(index, tensors)
                 seen.skip_block()
             else:
                 place = places[index]
@@ -138,7 +92,7 @@ def hidden_states_after_trial(
                 answer = choice.prune(index, place, tensors, complete)
                 unit_sets = layer_unit_sets(family, context.structure, index, context.kinds)
                 left = {**remove_units(complete, unit_sets, answer.units), **answer.changed}
-                choice.advance_pruned(place, left)
+                paired.advance_pruned(place, left)
                 seen.advance(narrow.fill_block(place, left, context.forward_dtype), place)
                 narrow.empty_block(place)
         ends = [hidden for _, hidden in seen.batches()]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from core.engine.architectures.experts import Experts
+from core.engine.architectures.architecture import Experts
 from core.engine.models.experts import RoutedTokens, mixture_module, router_tensors
 from core.engine.models.hooks import removed_after
-from core.engine.options.compensation import ROUTER_STEPS, SWEEPS, Refit
+from core.engine.options.axes import ROUTER_STEPS, SWEEPS, Refit
 from core.engine.pruning.compensation.last_matrices import (
     LastMatrices,
     MixtureBatch,
@@ -319,7 +319,7 @@ class ExpertRefit(UnitRefit):
             block = self.narrow.fill_block(layer.place, fitted, self.stream.dtype)
             groups = [InputGroup((each.linear,)) for each in readers]
             fit = self._fitting(layer, fitted, block)
-            reference = self._reference(dense, layer.index)
+            reference = self.paired.reference(dense, layer.index)
             read = BlockPropagation(block, layer.place, self.stream, groups, self._new_statistic, reference)
             for group, statistic in read.collect().items():
                 fit(group, statistic)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.experts import Experts
+from core.engine.architectures.architecture import Experts
 from core.engine.datasets.counted_tokens import rows_at
 from core.engine.models.experts import ExpertStacks, RoutedTokens, mixture_module, out_in
 from core.engine.models.hooks import removed_after

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from core.engine.options.compensation import Compensation, Refit
+from core.engine.options.axes import Compensation, Refit
 from core.engine.pruning.compensation.column_update import damped_cholesky
 from core.engine.pruning.grid import QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from core.counting import counted
-from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.structure import LinearShape
 from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import DTYPES
-from core.engine.options.base import MethodParameters
+from core.engine.options.axes import MethodParameters
 from core.engine.options.patterns import require_divisible
 from core.engine.pruning.allocation import global_counts
 from core.engine.pruning.input_statistics import InputStatistic, Statistic

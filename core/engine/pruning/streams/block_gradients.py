@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from core.engine.datasets.counted_tokens import mean_predictions
 from core.engine.models.streamed import StreamedModel, call_block
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.streams.stream import RecordedArguments
+from core.engine.pruning.streams.stream import Stream
 from secateur_wire.errors import UnsupportedArchitecture
 
 _CHUNK = 256
@@ -31,63 +30,40 @@ OnStream = Callable[[int, int, Tensor, Tensor], None]
 the sequence's number, the stream [1, time, hidden_size], and the gradient of the sequence's mean loss in it."""
 
 
-@torch.no_grad()
-def forward_blocks(
-    streamed: StreamedModel,
-    tokens: Sequence[Tensor],
-    dtype: torch.dtype,
-    visit: Callable[[int, int, Tensor], None] = lambda index, batch, hidden_BTD: None,
-) -> list[Tensor]:
-    """Run batches of token ids [sequences, time] through the blocks, one block's weights at a time.
-
-    `visit` is called with the block, the batch and its hidden states [sequences, time, hidden_size] before the block.
-    Returns the last block's outputs.
-    """
-    arguments = RecordedArguments(streamed, dtype)
-    hidden = [streamed.embed(each).to(dtype) for each in tokens]
-    for index, block in streamed.filled_blocks(range(len(streamed)), "passing blocks forward", dtype):
-        for batch, given in enumerate(hidden):
-            visit(index, batch, given)
-            hidden[batch] = call_block(block, given, arguments.of(tokens[batch])[index])
-    return hidden
-
-
 def backward_blocks(
-    streamed: StreamedModel,
-    tokens_NT: Tensor,
-    dtype: torch.dtype,
+    stream: Stream,
     names: Sequence[Sequence[str]],
     on_block: OnBlock,
     *,
-    squares: bool,
-    cache: HiddenStateCache,
+    squares: bool = False,
     drawn: torch.Generator | None = None,
     on_stream: OnStream | None = None,
 ) -> float:
     """Call `on_block` for every block, the last one first; return the loss, the mean over tokens in nats.
 
-    `tokens_NT` are token ids [sequences, time]; `names[n]` are the parameters of block n with requested gradients. The
-    loss is that of the next tokens that count or, with a generator `drawn`, of tokens drawn from the model's own
-    predictions: then the mean product of gradients is the Fisher information itself. `on_stream` is called for the last
-    block's output and then for each block's input. Raises UnsupportedArchitecture where a block reads inner values of
-    another.
+    `stream` keeps all hidden states of its tokens, one sequence at a time, until each was used here. `names[n]` are the
+    parameters of block n with requested gradients. The loss is that of the next tokens that count or, with a generator
+    `drawn`, of tokens drawn from the model's own predictions: then the mean product of gradients is the Fisher
+    information itself. `on_stream` is called for the last block's output and then for each block's input. Raises
+    UnsupportedArchitecture where a block reads inner values of another.
     """
+    streamed, tokens, blocks = stream.streamed, stream.tokens, range(len(stream.streamed))
     why = streamed.folder.family.refused.get("resume")
     if why is not None:
         raise UnsupportedArchitecture(f"gradients of one block after the other cannot be taken: {why}", param="model")
-    tokens = list(tokens_NT.split(1))
-    upstream = forward_blocks(streamed, tokens, dtype, cache.put)
-    arguments = RecordedArguments(streamed, dtype)
-    losses, predictions = [], mean_predictions(tokens_NT)
-    for batch, hidden_1TD in enumerate(upstream):
-        loss, upstream[batch] = _loss(streamed, tokens[batch], hidden_1TD, drawn, predictions)
+    stream.pass_blocks("passing blocks forward")
+    losses, upstream, predictions = [], [], mean_predictions(torch.cat(tokens))
+    for batch, tokens_1T in enumerate(tokens):
+        hidden_1TD = stream.take(batch, len(blocks))
+        loss, gradient_1TD = _loss(streamed, tokens_1T, hidden_1TD, drawn, predictions)
         if on_stream is not None:
-            on_stream(len(streamed), batch, hidden_1TD, upstream[batch])
+            on_stream(len(blocks), batch, hidden_1TD, gradient_1TD)
         losses.append(loss)
+        upstream.append(gradient_1TD)
 
     def backward(index: int, block: nn.Module, batch: int, wanted: Sequence[Tensor]) -> Sequence[Tensor]:
-        hidden = cache.take(index, batch).requires_grad_()
-        output = call_block(block, hidden, arguments.of(tokens[batch])[index])
+        hidden = stream.take(batch, index).requires_grad_()
+        output = call_block(block, hidden, stream.arguments(index, batch))
         upstream[batch], *gradients = torch.autograd.grad(output, [hidden, *wanted], upstream[batch])
         if on_stream is not None:
             on_stream(index, batch, hidden.detach(), upstream[batch])
@@ -110,7 +86,7 @@ def backward_blocks(
             {name: each.div_(len(tokens)) for name, each in square_sums.items()},
         )
 
-    for index, block in streamed.filled_blocks(range(len(streamed))[::-1], "taking gradients of blocks", dtype):
+    for index, block in streamed.filled_blocks(blocks[::-1], "taking gradients of blocks", stream.dtype):
         take_gradients(index, block)
     return sum(losses) / len(losses)
 

@@ -11,8 +11,9 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.plan import MICRO_BATCH_TOKENS
+from core.engine.pruning.streams.hidden_states import ActivationBudget
 from core.engine.pruning.streams.propagation import BlockPropagation, input_groups
-from core.engine.pruning.streams.stream import ActivationBudget, Stream
+from core.engine.pruning.streams.stream import Stream
 from core.engine.resume.store import ResumeStore
 
 

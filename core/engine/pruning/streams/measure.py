@@ -19,7 +19,8 @@ from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, write_tensors
 from core.engine.pruning.plan import MICRO_BATCH_TOKENS
-from core.engine.pruning.streams.stream import ActivationBudget, Stream
+from core.engine.pruning.streams.hidden_states import ActivationBudget
+from core.engine.pruning.streams.stream import Stream
 from core.engine.resume.store import ResumeStore
 
 VERIFICATION_TOKENS = 64

@@ -1,31 +1,15 @@
 """Token streams through the model: hidden states between two blocks, in micro-batches."""
 
 from collections.abc import Hashable, Iterator
+from copy import copy
 
 import torch
 from torch import Tensor, nn
 
 from core.engine.datasets.counted_tokens import number_of_places
 from core.engine.models.streamed import BlockArguments, StreamedModel, call_block
-from core.engine.resume.kinds import BLOCK
+from core.engine.pruning.streams.hidden_states import ActivationBudget, HiddenStates
 from core.engine.resume.store import ResumeStore
-
-
-class ActivationBudget:
-    """Bytes of hidden states that all streams may keep in memory; the work folder holds the rest."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = 0
-
-    def take(self, size: int) -> bool:
-        if self.used + size > self.limit:
-            return False
-        self.used += size
-        return True
-
-    def give(self, size: int) -> None:
-        self.used -= size
 
 
 class Stream:
@@ -33,7 +17,8 @@ class Stream:
 
     `tokens` are the ids by micro-batch, which may say which tokens count (`core.engine.datasets.counted_tokens`).
     `dtype` is that of its forwards. A stream that is not `resumable` writes only hidden states beyond the budget, and
-    removes them once it has passed them.
+    removes them once it has passed them. With `keeps_all` it keeps the hidden states before and behind every block; it
+    then computes a block again only where another object watches the block's modules.
     """
 
     def __init__(
@@ -47,6 +32,7 @@ class Stream:
         dtype: torch.dtype,
         micro_batch: int,
         resumable: bool = True,
+        keeps_all: bool = False,
     ) -> None:
         self.name = name
         self.tokens = list(tokens_NT.split(micro_batch))
@@ -55,13 +41,13 @@ class Stream:
         self.token_count = tokens_NT.numel()
         self.dtype = dtype
         self.done = 0
-        self._streamed = streamed
+        self.streamed = streamed
         self._store = store
         self._budget = budget
-        self._resumable = resumable
+        self._keeps_all = keeps_all
         self._micro_batch = micro_batch
         self._saved_by: dict[int, int] = {}
-        self._held: list[Tensor | None] = [None] * len(self.tokens)
+        self._states = HiddenStates(name, store, budget, streamed.device, is_record=resumable)
         self._arguments = RecordedArguments(streamed, dtype)
 
     def __len__(self) -> int:
@@ -69,12 +55,12 @@ class Stream:
 
     @property
     def device(self) -> torch.device:
-        return self._streamed.device
+        return self.streamed.device
 
     @property
     def places(self) -> list[Tensor | None]:
         """Places of each micro-batch whose next token counts, as `StreamedModel.places` says."""
-        return [self._streamed.places(each) for each in self.tokens]
+        return [self.streamed.places(each) for each in self.tokens]
 
     def counted_in(self, sequences: int) -> int:
         """Return the number of places in the first `sequences` whose next token counts."""
@@ -82,8 +68,12 @@ class Stream:
 
     def start(self) -> None:
         """Embed the tokens: the state before block 0."""
+        self.done = 0
+        if self._keeps_all and self._states.has(0, 0):
+            return
+        self._states.close()
         for index, tokens_BT in enumerate(self.tokens):
-            self._keep(index, self._streamed.embed(tokens_BT).to(self.dtype), done=0)
+            self._states.put(0, index, self.streamed.embed(tokens_BT).to(self.dtype))
 
     def resume(self, done: int, saved_by: int | None = None) -> None:
         """Continue from the state after `done` blocks in the work folder.
@@ -93,25 +83,39 @@ class Stream:
         self.done = done
         self._saved_by = {} if saved_by is None else {done: saved_by}
 
+    def after(self, done: int) -> "Stream":
+        """Return the stream after this many blocks, where it keeps all hidden states."""
+        assert self._keeps_all
+        stream = copy(self)
+        stream.done = done
+        return stream
+
     def arguments(self, block: int, batch: int) -> BlockArguments:
         """Return a micro-batch's arguments of block `block` except the hidden states, in this stream's dtype."""
         return self._arguments.of(self.tokens[batch])[block]
 
     def hidden(self, index: int) -> Tensor:
         """Return the hidden states [sequences, time, hidden_size] of a micro-batch before the next block."""
-        in_memory = self._held[index]
-        if in_memory is not None:
-            return in_memory
         saved_by = self._saved_by.get(self.done, self._micro_batch)
+        if saved_by == self._micro_batch:
+            return self._states.get(self.done, index)
         file, start = divmod(index * self._micro_batch, saved_by)
-        hidden = self._store.read(BLOCK, self.done, self._activation(file))["hidden"]
-        if saved_by != self._micro_batch:
-            hidden = self._streamed.sequences_of(hidden, start, len(self.tokens[index])).clone()
-        return hidden.to(self._streamed.device)
+        hidden = self._states.read(self.done, file)
+        return self.streamed.sequences_of(hidden, start, len(self.tokens[index])).clone().to(self.device)
+
+    def take(self, index: int, done: int) -> Tensor:
+        """Return the hidden states of a micro-batch after `done` blocks, and keep them no longer."""
+        hidden = self._states.get(done, index)
+        self._states.remove(done, index)
+        return hidden
 
     def store(self, index: int, hidden: Tensor) -> None:
         """Store a micro-batch's output of the current block; call `step` once all are stored."""
-        self._keep(index, hidden, done=self.done + 1)
+        if not self._keeps_all:
+            self._states.remove(self.done, index)
+        elif self._states.has(self.done + 1, index):
+            return
+        self._states.put(self.done + 1, index, hidden)
 
     def step(self) -> None:
         self.done += 1
@@ -128,7 +132,10 @@ class Stream:
 
     def advance_unwatched(self, block: nn.Module, index: int) -> None:
         """Advance through block `index`, whose modules have no hooks: only the hidden states after it matter."""
-        self.advance(block, index)
+        if self._states.has(self.done + 1, 0):
+            self.step()
+        else:
+            self.advance(block, index)
 
     def advance_from(self, source: "Stream", block: nn.Module, index: int) -> None:
         """Run another stream's hidden states, of the same tokens, through block `index`, and continue from there."""
@@ -144,12 +151,28 @@ class Stream:
         ahead.close()
         self.step()
 
+    @torch.no_grad()
+    def through_blocks(self, what: str) -> Iterator[int]:
+        """Start, and advance through all blocks, each filled for it; yield each one's number before it is passed.
+
+        Meanwhile this process reports that it does `what`.
+        """
+        self.start()
+        for index, block in self.streamed.filled_blocks(range(len(self.streamed)), what, self.dtype):
+            yield index
+            self.advance_unwatched(block, index)
+
+    def pass_blocks(self, what: str) -> None:
+        """Start, and advance through all blocks, each filled for it."""
+        for _ in self.through_blocks(what):
+            pass
+
     def with_same_tokens(self, name: str) -> "Stream":
         """Return a new stream of the same tokens; it has no hidden states yet, and is never resumed."""
         return Stream(
             name,
             torch.cat(self.tokens),
-            self._streamed,
+            self.streamed,
             self._store,
             self._budget,
             dtype=self.dtype,
@@ -158,11 +181,8 @@ class Stream:
         )
 
     def close(self) -> None:
-        for index, hidden in enumerate(self._held):
-            if hidden is not None:
-                self._budget.give(hidden.nbytes)
-            self._discard(index, self.done)
-        self._held = [None] * len(self)
+        """Free the memory, and remove the files from which nothing is resumed."""
+        self._states.close()
 
     def batches(self) -> Iterator[tuple[int, Tensor]]:
         for index in range(len(self)):
@@ -172,24 +192,6 @@ class Stream:
         """Return True while the hidden states are those of another stream of the same tokens."""
         both = zip(self.batches(), other.batches(), strict=True)
         return all(torch.equal(one, another) for (_, one), (_, another) in both)
-
-    def _keep(self, index: int, hidden: Tensor, *, done: int) -> None:
-        earlier = self._held[index]
-        if earlier is not None:
-            self._budget.give(earlier.nbytes)
-        fits = self._budget.take(hidden.nbytes)
-        if (done and self._resumable) or not fits:
-            self._store.write(BLOCK, done, self._activation(index), {"hidden": hidden})
-        self._held[index] = hidden if fits else None
-        self._discard(index, done - 1)
-
-    def _discard(self, index: int, done: int) -> None:
-        """Remove a micro-batch's state after this many blocks, unless the stream can resume from it."""
-        if not self._resumable:
-            self._store.discard(BLOCK, done, self._activation(index))
-
-    def _activation(self, index: int) -> str:
-        return f"{self.name}-{index:04d}"
 
 
 class RecordedArguments:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.units import KindName
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tensors import to_out_in
 

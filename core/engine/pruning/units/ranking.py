@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from core.engine.architectures.global_budget import GlobalUnitBudget
 from core.engine.architectures.structure import ModelStructure
-from core.engine.architectures.unit_counts import LayerCounts, fine_parameters, unreachable
-from core.engine.architectures.unit_kind import KindName, UnitKind
+from core.engine.architectures.unit_counts import GlobalUnitBudget, LayerCounts, fine_parameters, unreachable
+from core.engine.architectures.units import KindName, UnitKind
 
 _ROUNDING = 0.5
 """Tolerance in parameters, because the ratio is a float."""

@@ -4,12 +4,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.config_part import part_of, with_part
+from core.engine.architectures.config import part_of, with_part
 from core.engine.architectures.heterogeneous import layer_settings, per_layer_config
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import UnitKind
-from core.engine.architectures.unit_registry import BLOCK_KINDS
+from core.engine.architectures.units import BLOCK_KINDS, UnitKind
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import language_config
 from core.engine.models.streamed import StreamedModel
@@ -90,7 +89,8 @@ def _settings(family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
 
     A layer without units of a kind has no setting for it.
     """
-    return {key: value for kind in _offered(family) for key, value in kind.values(family, sizes).items() if value}
+    settings = ((key, *each) for kind in _offered(family) for key, each in kind.settings(family).items())
+    return {key: factor * sizes[size] for key, size, factor in settings if sizes[size]}
 
 
 def _first_sizes(layers: Iterable[Mapping[str, int]]) -> dict[str, int]:

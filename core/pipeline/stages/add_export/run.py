@@ -9,8 +9,8 @@ from core.engine.exporters.protocols import Importance
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.streams.mean_squares import mean_squares
 from core.pipeline.stages.add_export.spec import AddedExportOutput, AddExportSpec
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.inputs import calibration_set, open_place
-from core.pipeline.stages.run import StageContext
 
 
 def run(spec: AddExportSpec, context: StageContext) -> AddedExportOutput:

@@ -3,8 +3,8 @@
 from core.engine.exporters.implementations import added_exporter
 from core.pipeline.messages import TaskOutput
 from core.pipeline.stages.check_export.spec import CheckExportSpec
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.inputs import open_place
-from core.pipeline.stages.run import StageContext
 
 
 def run(spec: CheckExportSpec, context: StageContext) -> TaskOutput:

@@ -2,8 +2,8 @@
 
 from core.engine.exporters.implementations import folder_exporter
 from core.pipeline.reports.report import Exported
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.export.spec import ExportOutput, ExportSpec
-from core.pipeline.stages.run import StageContext
 
 
 def run(spec: ExportSpec, context: StageContext) -> ExportOutput:

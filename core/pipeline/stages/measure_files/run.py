@@ -1,9 +1,9 @@
 """Measurement of added files on the windows of the job's evaluation texts."""
 
 from core.engine.exporters.implementations import added_exporter
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.inputs import compared_sets, open_place
 from core.pipeline.stages.measure_files.spec import FileLossesOutput, MeasureFilesSpec
-from core.pipeline.stages.run import StageContext
 from secateur_wire.errors import ExportFailed
 
 

@@ -1,8 +1,8 @@
 """Timing of the files that were added to an artifact."""
 
 from core.engine.exporters.implementations import added_exporter
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.inputs import open_place
-from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.time_export.spec import ExportSpeedsOutput, TimeExportSpec
 from secateur_wire.errors import ExportFailed
 

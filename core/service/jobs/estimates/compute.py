@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from core.device_kinds import WAITING_FOR_MEMORY, DeviceKind
-from core.engine.architectures.classifier_architecture import USUAL_SIDE, ClassifierDescription
-from core.engine.architectures.describe import is_narrowed
-from core.engine.architectures.description import ModelDescription
-from core.engine.options.base import MethodParameters
-from core.engine.options.sensitivity import SensitivityOptions
+from core.engine.architectures.description import USUAL_SIDE, ClassifierDescription, ModelDescription, is_narrowed
+from core.engine.options.axes import MethodParameters, SensitivityOptions
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery
 from core.methods.registry import get_method, parse_parameters

@@ -12,9 +12,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.device_kinds import CPU, DeviceKind
-from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.architectures.describe import in_dtype, is_narrowed, stored_as
-from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.description import (
+    ClassifierDescription,
+    ModelDescription,
+    in_dtype,
+    is_narrowed,
+    stored_as,
+)
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.classifier_batches import CHECKED_AT_ONCE, MEASURED_AT_ONCE
 from core.engine.evaluation.forward_memory import timing_bytes

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from sqlalchemy import ColumnElement
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
+from core.engine.architectures.description import CLASSIFICATION
 from core.engine.recovery.completion import complete_image_recovery
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
 from core.engine.recovery.request import Recovery

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
+from core.engine.architectures.description import CLASSIFICATION
 from core.engine.exporters.registry import OFFERED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe

@@ -4,9 +4,16 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from core.engine.architectures.describe import Description, descriptions
-from core.engine.architectures.registry import declared_architecture
-from core.engine.architectures.undiscovered import Source, UndiscoveredModel, sources, stored_description
+from core.engine.architectures.declared import declared_architecture
+from core.engine.architectures.describe import describe_discovered
+from core.engine.architectures.description import (
+    Description,
+    Source,
+    UndiscoveredModel,
+    descriptions,
+    sources,
+    stored_description,
+)
 from core.engine.exporters.registry import ADDED
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
@@ -101,7 +108,7 @@ def find_model(context: RequestContext, reference: str) -> NamedModel:
     if isinstance(source, UndiscoveredModel):
         declared = declared_architecture(source.architecture, source.family)
         if declared is not None:  # since the model was registered
-            source = source.described(declared)
+            source = describe_discovered(source, declared)
             row.description = stored_description(source)
     return NamedModel(registered, source, row.name)
 

@@ -3,13 +3,12 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.description import Description
 from core.engine.options.patterns import parse_pattern, resolve_sparsity
-from core.engine.options.sensitivity_curves import Sensitivity
-from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.options.sensitivity import LayerCosts, Sensitivity, allocate
 from core.engine.removals.weights import LayerSelection, prunable_linears, selection_of
 from core.methods.registry import get_method, parse_parameters
-from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.recipe import Output
 from core.pipeline.reports.report import Report
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel

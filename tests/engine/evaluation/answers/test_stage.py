@@ -7,7 +7,7 @@ import pytest
 
 from core.engine.datasets.chat.rendered import RenderedRow, Rendering
 from core.pipeline.messages import ModelSource, TextSource
-from core.pipeline.stages.answers.spec import AnswersOutput, AnswersSpec
+from core.pipeline.stages.evaluation_spec import AnswersOutput, AnswersSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 from tests.engine.evaluation.answers.test_comparison import FRAME, LIVELY

@@ -1,1 +1,0 @@
-"""Optimal Brain Surgeon: the method, and its updates."""

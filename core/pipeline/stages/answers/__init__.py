@@ -1,1 +1,0 @@
-"""Answers of the dense and the pruned model to the same questions."""

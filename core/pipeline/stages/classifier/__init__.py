@@ -1,1 +1,0 @@
-"""A whole job on an image classifier."""

@@ -1,1 +1,0 @@
-"""Texts that models write after the same prompts."""

@@ -1,1 +1,0 @@
-"""Latency of the dense and the pruned model."""

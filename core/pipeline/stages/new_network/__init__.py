@@ -1,1 +1,0 @@
-"""Creation of a small, untrained network."""

@@ -1,1 +1,0 @@
-"""Pruning of a language model."""

@@ -1,1 +1,0 @@
-"""Search for the sparsity of a latency."""

@@ -1,1 +1,0 @@
-"""Sensitivity of a language model."""

@@ -1,1 +1,0 @@
-"""Accuracy on zero-shot tasks."""

@@ -1,1 +1,0 @@
-"""Reload check of an artifact."""

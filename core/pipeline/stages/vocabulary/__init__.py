@@ -1,1 +1,0 @@
-"""Removal of tokens from a language model's vocabulary, before everything else."""

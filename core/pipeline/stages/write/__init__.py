@@ -1,1 +1,0 @@
-"""Text that a model writes to calibrate or train on."""
