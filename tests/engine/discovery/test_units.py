@@ -16,7 +16,7 @@ from core.engine.architectures.architecture import (
 )
 from core.engine.discovery.configuration import Settings, open_config
 from core.engine.discovery.discover import merged_groups
-from core.engine.discovery.removal_axes import with_units
+from core.engine.discovery.hypotheses import with_units
 from core.engine.discovery.resizing import narrowed, shortened
 from tests.engine.crossing import partly
 from tests.engine.tiny import UNLIKE, architecture_of, make_config

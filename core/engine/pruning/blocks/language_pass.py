@@ -209,12 +209,8 @@ class UnitRemovalPass(BlockPass):
         raw = self.pruned_config(counts)
         stored = self.model_as_stored(streamed)
         narrow = narrow_model(stored, raw)
-        dense, rounded = self.dense_streams(streamed, plan.dtype), self.rounded_streams(stored, plan.dtype)
-        pruned = [
-            self.stream(f"pruned-{number}", each, narrow, plan.dtype)
-            for number, each in enumerate(self.evaluation_tokens)
-        ]
-        verification = self.stream("verification", self.probe, narrow, plan.dtype)
+        self.set_up_streams(streamed, narrow, stored)
+        pruned = [*self.pruned_streams.values(), self.verification]
         paired = self._paired_streams(counts, narrow)
         refit = self._refit(paired)
         choice = BlockChoice(
@@ -227,7 +223,7 @@ class UnitRemovalPass(BlockPass):
             paired=paired,
             is_refitted=refit is not None,
         )
-        streams = [*dense, *rounded, *pruned, verification, *(paired.streams if paired else [])]
+        streams = [*self.streams, *(paired.streams if paired else [])]
         saved = self.resume(streams, len(streamed))
         start = 0
         if saved is None:
@@ -244,23 +240,14 @@ class UnitRemovalPass(BlockPass):
         added = self._added_parameters(narrow, places)
         self.begin_blocks(start, len(streamed))
         for index, tensors in streamed.read_blocks(range(start, len(streamed)), "removing from blocks"):
-            if dense:
-                block = streamed.fill_block(index, tensors, plan.dtype)
-                for stream in dense:
-                    stream.advance(block, index)
-                streamed.empty_block(index)
-            if rounded:
-                block = streamed.fill_block(index, self.as_stored(streamed.block_prefix(index), tensors), plan.dtype)
-                for stream in rounded:
-                    stream.advance(block, index)
-                streamed.empty_block(index)
+            self.pass_dense_block(index, tensors)
             costs: Mapping[KindName, float] = {}
             if index in places:
                 place = places[index]
                 left, costs = self._remaining_tensors(index, place, tensors, narrow, choice, refit)
                 tensors.clear()  # the pruned tensors may be copies
                 block = narrow.fill_block(place, left, plan.dtype)
-                for stream in [*pruned, verification]:
+                for stream in pruned:
                     stream.advance(block, place)
                 narrow.empty_block(place)
                 if paired:
@@ -272,7 +259,7 @@ class UnitRemovalPass(BlockPass):
             else:
                 if paired:
                     paired.skip_layer(index, tensors)
-                for stream in [*pruned, verification]:
+                for stream in pruned:
                     stream.skip_block()
             self.rows += self.rows_of(index, counts, costs)
             refits = refit.chosen if refit else {}
@@ -288,21 +275,18 @@ class UnitRemovalPass(BlockPass):
         if refit:
             self.notes.append(refit.summary)
         removed = sum(row.removed_parameters for row in self.rows) - added
+        self.measure_dense()
         return PruneResult(
             layers=self.rows,
             sparsities=(),
             removed=removed,
             prunable=self.structure.parameters,
-            perplexity=self.compare(
-                self.dense_perplexities(streamed, dense),
-                self.perplexities(narrow, pruned),
-                self.rounded_perplexities(streamed, dense, stored, rounded),
-            ),
+            perplexity=self.measure_pruned(),
             notes=self.notes,
             files=self.store.lasting(BLOCK),
             unchanged=self.stored(streamed.outer_names),
             config=raw,
-            verification=self.write_verification(narrow, verification),
+            verification=self.write_verification(),
             resumed_from=start,
             refits=refit.chosen if refit else {},
             sections=self.sections,
