@@ -13,8 +13,14 @@ from torch import Tensor, nn
 
 from core.engine.architectures.units import KindName
 from core.engine.models.loading import load_model
-from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
-from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.method import (
+    BlockToPrune,
+    PrunedBlock,
+    PrunedTokens,
+    TokensAtBlock,
+    UnitMethod,
+    UnitSelectionContext,
+)
 from core.engine.pruning.units.removal import KeptUnits, UnitCounts, UnitSet, kept_mask, remove_units
 from core.engine.pruning.units.unit_slices import UnitSlice
 from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters

@@ -8,8 +8,14 @@ from torch import Tensor
 
 from core.engine.architectures.architecture import EXPERTS_KIND
 from core.engine.models.experts import ExpertStacks, RoutedTokens
-from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
-from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.method import (
+    BlockToPrune,
+    PrunedBlock,
+    PrunedTokens,
+    TokensAtBlock,
+    UnitMethod,
+    UnitSelectionContext,
+)
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.experts import ExpertPlan
 from core.methods.descriptions.structured import ExpertDropParameters

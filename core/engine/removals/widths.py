@@ -14,7 +14,6 @@ from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
     LEAST_CHANNEL_SHARE,
     CostLimit,
-    GlobalUnitBudget,
     LayerCounts,
     WidthReduction,
     WidthRequest,
@@ -25,9 +24,9 @@ from core.engine.architectures.unit_counts import (
     counts_channels_first,
     counts_for_ratio,
     fine_parameters,
-    global_unit_budget,
     layer_with_all_kinds,
     removable_parameters,
+    require_reachable,
     width_steps,
 )
 from core.engine.architectures.units import AttentionChoice, AttentionMode, KindName, attention_mode, removed_kinds
@@ -333,7 +332,7 @@ def plan_width_reduction(
 
 def _ranking(
     structure: ModelStructure, attention: AttentionMode, request: WidthRequest, *, is_open: bool
-) -> tuple[AttentionMode, GlobalUnitBudget]:
+) -> tuple[AttentionMode, WidthRequest]:
     """Return the ranking that reaches the ratio, with its attention mode; raises InvalidSparsity where none does.
 
     Where the mode `is_open`, only channels are ranked, as long as a share `LEAST_CHANNEL_SHARE` of them stays.
@@ -343,8 +342,8 @@ def _ranking(
     channels = sum(removable_parameters(structure, layer, only.kinds) for layer in free)
     if is_open and request.wanted <= (1 - LEAST_CHANNEL_SHARE) * channels:
         with suppress(InvalidSparsity):
-            return "none", global_unit_budget(structure, only)
-    return attention, global_unit_budget(structure, request)
+            return "none", require_reachable(structure, only)
+    return attention, require_reachable(structure, request)
 
 
 def reduction_of_remaining_layers(

@@ -17,7 +17,7 @@ from core.engine.cuts import WorthTable
 from core.engine.datasets.counted_tokens import counted_places, number_of_places
 from core.engine.datasets.token_windows import evenly_spaced
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.blocks.trial import hidden_states_after_trial
+from core.engine.pruning.blocks.block_choice import hidden_states_after_trial
 from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers import most_removable_layers, required_layers

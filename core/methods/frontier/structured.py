@@ -7,8 +7,14 @@ from torch import Tensor
 from core.engine.architectures.unit_counts import CostLimit, LayerCounts, WidthReduction
 from core.engine.architectures.units import KindName
 from core.engine.pruning.streams.propagation import InputGroup, input_groups
-from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
-from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.method import (
+    BlockToPrune,
+    PrunedBlock,
+    PrunedTokens,
+    TokensAtBlock,
+    UnitMethod,
+    UnitSelectionContext,
+)
 from core.engine.pruning.units.ranking import threshold_counts
 from core.engine.pruning.units.removal import (
     UnitCounts,

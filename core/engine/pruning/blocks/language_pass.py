@@ -31,9 +31,8 @@ from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.paired import GapPassing, PairedStreams
 from core.engine.pruning.units.method import PlannedTensors, PrunedBlock, UnitMethod, UnitSelectionContext
-from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSet, layer_unit_sets, remove_units
-from core.engine.pruning.units.removal_config import config_after_removal, narrow_model
+from core.engine.pruning.units.removal_config import config_after_removal, narrow_model, with_biases
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
 from secateur_wire.base import JsonObject
