@@ -28,7 +28,7 @@ from core.engine.recovery.losses import next_token_loss
 from core.engine.recovery.precision import checkpoint_activations, training_precision
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.training import StepRule, Training
-from core.engine.removals.widths.adapter_options import AdapterOptions
+from core.engine.removals.widths import AdapterOptions
 from core.progress import Progress
 
 UnitScores = Sequence[Mapping[KindName, Tensor]]

@@ -17,7 +17,7 @@ from core.engine.pruning.units.method import (
     UnitSelectionContext,
 )
 from core.engine.pruning.units.removal import UnitCounts
-from core.engine.removals.experts.counts import ExpertPlan
+from core.engine.removals.experts import ExpertPlan
 from core.methods.descriptions.structured import ExpertDropParameters
 
 _NOT_NORMALISED = (
@@ -57,9 +57,9 @@ class ExpertDrop(UnitMethod):
         self.seed = parameters.seed
 
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
-        structure, experts = context.structure, context.folder.family.experts
+        experts = context.folder.family.experts
         assert isinstance(context.removal, ExpertPlan) and experts is not None and experts.routing is not None
-        layers = context.removal.counts(structure)
+        layers = context.removal.remaining_counts(context.folder.description)
         loses = any(each.removed for each in layers.values())
         return UnitCounts(layers=layers, notes=[_NOT_NORMALISED] if loses and not experts.routing.normalised else [])
 

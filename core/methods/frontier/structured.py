@@ -22,8 +22,8 @@ from core.engine.pruning.units.removal import (
     require_finite,
 )
 from core.engine.pruning.units.unit_slices import StackSlice
-from core.engine.removals.widths.counts import reduction_of_remaining_layers
-from core.engine.removals.widths.worth import worth_table
+from core.engine.removals.shape_program import worth_table
+from core.engine.removals.widths import reduction_of_remaining_layers
 from core.methods.descriptions.frontier import LAYER_DROP, StructuredFrontierParameters
 from core.methods.frontier.fit import BlockFit, ExpertsFit
 from core.methods.frontier.output_metric import OutputCosts, measure_outputs

@@ -18,7 +18,7 @@ from core.engine.architectures.unit_counts import (
 )
 from core.engine.architectures.units import KindName, removed_kinds
 from core.engine.pruning.units.ranking import ranked_counts
-from core.engine.removals.widths.counts import plan_width_reduction
+from core.engine.removals.widths import plan_width_reduction
 from core.methods.descriptions.structured import LLMPrunerParameters
 from secateur_wire.errors import InvalidSparsity
 from tests.engine.tiny import make_model

@@ -18,8 +18,7 @@ from torch import Tensor
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_counts import WidthReduction
 from core.engine.architectures.units import AttentionMode, KindName, UnitKind
-from core.engine.cuts.plan import RemovalPlan
-from core.engine.cuts.report import LAYER
+from core.engine.cuts import LAYER, RemovalPlan
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel

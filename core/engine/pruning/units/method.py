@@ -15,7 +15,7 @@ from core.engine.architectures.architecture import Architecture, Experts
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts, WidthReduction
 from core.engine.architectures.units import KindName, UnitKind
-from core.engine.cuts.plan import RemovalPlan
+from core.engine.cuts import RemovalPlan
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
