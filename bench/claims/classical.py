@@ -31,16 +31,14 @@ from bench.claims.networks import (
 )
 from bench.claims.record import Record
 from core.engine.architectures.structure import LinearShape
-from core.engine.datasets.image_set import ImageSet
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import ImageSet, draw_images
 from core.engine.evaluation.flops import count_flops
-from core.engine.pruning.filters import rankings
-from core.engine.pruning.filters.coupled_channels import CoupledChannels
-from core.engine.pruning.filters.rankings import kernel_sums
 from core.engine.pruning.network import Network, mean_loss
+from core.methods.classifiers import filters
+from core.methods.classifiers.coupled_channels import CoupledChannels
+from core.methods.classifiers.filters import FilterTaylor, kernel_sums
 from core.methods.classifiers.sensitivity import layer_sensitivity_curves
 from core.methods.descriptions.classifiers import FilterTaylorParameters
-from core.methods.filter_taylor import FilterTaylor
 
 _AT_ONCE = 0.05
 """Share of the weights that goes before the curvature is taken anew."""
@@ -246,7 +244,7 @@ def _alone(dense: PreTrainedModel, data: Split, seed: int, setting: dict[str, An
     model = copy.deepcopy(dense)
     images = draw_images(data.train, setting["images"], seed)
     scene, groups = Network(model, layers(model), images=images), CoupledChannels.of(model, IMAGE_SHAPE)
-    ascending = [kernel_sums(model, group, power=1).argsort(stable=True) for group in groups.groups]
+    ascending = [kernel_sums(groups, place).argsort(stable=True) for place in range(len(groups.groups))]
     losses = {}
     for place, group in enumerate(groups.groups):
         for rate in setting["rates"]:
@@ -270,7 +268,7 @@ Criterion = Callable[[Network, CoupledChannels, ImageSet, int], list[Tensor]]
 
 def taylor(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
     """Return the product's own scores."""
-    return rankings.taylor(network, groups, images)
+    return filters.taylor(network, groups, images)
 
 
 def obd(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
@@ -281,7 +279,7 @@ def obd(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) 
     """
     totals = _zeros(groups)
     for pixels_BCHW, _ in network.batches(images):
-        gates = rankings.open_gates(network, groups, len(pixels_BCHW))
+        gates = filters.open_gates(network, groups, len(pixels_BCHW))
         with groups.gated(gates):
             logarithms_BK = network.logits(pixels_BCHW).log_softmax(dim=-1)
         for logarithm_B in logarithms_BK.unbind(1):
@@ -313,11 +311,9 @@ def activation(network: Network, groups: CoupledChannels, images: ImageSet, seed
         total_U += mean_C[channels_UK].mean(dim=1) / readers
 
     hooks = [
-        network.module(member.name).register_forward_pre_hook(
-            partial(see, len(group.readers), total_U, member.channels_UK)
-        )
+        network.module(name).register_forward_pre_hook(partial(see, len(group.readers), total_U, channels_UK))
         for group, total_U in zip(groups.groups, totals, strict=True)
-        for member in group.readers
+        for name, channels_UK in group.readers
     ]
     for pixels_BCHW, _ in network.batches(images):
         network.logits(pixels_BCHW)
@@ -329,12 +325,9 @@ def activation(network: Network, groups: CoupledChannels, images: ImageSet, seed
 def minimum_weight(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
     """Return 1/|w| Σ w² over the kernels that produce the map."""
     return [
-        rankings.kernel_sums(network.model, group, power=2)
-        / sum(
-            network.model.get_parameter(f"{member.name}.weight")[0].numel() * member.channels_UK.shape[1]
-            for member in group.leaders
-        )
-        for group in groups.groups
+        kernel_sums(groups, place, power=2)
+        / sum(network.model.get_parameter(f"{name}.weight")[0].numel() * group.size for name in group.leaders)
+        for place, group in enumerate(groups.groups)
     ]
 
 
@@ -352,7 +345,7 @@ CRITERIA: Final[Mapping[str, Criterion]] = {
 def rank(name: str, network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
     """Return the scores of a criterion, comparable between layers; `oracle` and `random` are not divided for that."""
     scores = CRITERIA[name](network, groups, images, seed)
-    return scores if name in ("random", "oracle") else rankings.between_layers(scores)
+    return scores if name in ("random", "oracle") else filters.between_layers(scores)
 
 
 class Ranked(FilterTaylor):

@@ -15,11 +15,10 @@ from core.counting import counted
 from core.engine.datasets.counted_tokens import number_of_places
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.streams.hidden_states import HiddenStates
 from core.engine.pruning.streams.stream import RecordedArguments
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers.counts import LayerPlan, first_removable_layers, removable_layers, removable_runs
 from core.engine.resume.store import ResumeStore
 from core.methods.descriptions.structured import QUICK_TOKENS, DepthParameters
@@ -43,9 +42,9 @@ class Depth(UnitMethod):
         self.tries_models = parameters.criterion == "perplexity"
         self.is_quick = parameters.budget == "quick"
 
-    def select(self, context: UnitSelectionContext) -> KeptUnits:
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
         if _count(context) == 0:
-            return context.without_layers([])
+            return context.plan_of(context.without_layers([]))
         if self.criterion == "perplexity":
             store = ResumeStore(context.scratch, "")
             with closing(HiddenStates("inputs", store, context.budget, context.streamed.device)) as before:
@@ -53,7 +52,7 @@ class Depth(UnitMethod):
         else:
             removed = self._by_direction(context)
         context.log(f"layers removed: {', '.join(map(str, sorted(removed)))}")
-        return context.without_layers(removed)
+        return context.plan_of(context.without_layers(removed))
 
     def _by_direction(self, context: UnitSelectionContext) -> list[int]:
         assert context.calibration is not None

@@ -1,6 +1,6 @@
 """Expert drop by REAP (Lasby et al. 2025, arXiv:2510.13999), by routing frequency, or at random."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,9 +8,8 @@ from torch import Tensor
 
 from core.engine.architectures.architecture import EXPERTS_KIND
 from core.engine.models.experts import ExpertStacks, RoutedTokens
-from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
-from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
+from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.experts.counts import ExpertPlan
 from core.methods.descriptions.structured import ExpertDropParameters
@@ -32,7 +31,7 @@ class _Scores:
     given_E: Tensor
 
 
-class ExpertDrop(BlockUnitMethod):
+class ExpertDrop(UnitMethod):
     """Expert drop; an expert's score is the mean of g_e(x)·‖f_e(x)‖ over the tokens x routed to it (REAP).
 
     The experts of highest score are kept. An expert that no token reaches has the score 0. Where experts lie in groups,
@@ -44,6 +43,7 @@ class ExpertDrop(BlockUnitMethod):
     """
 
     weight_reads = 0
+    reads = "dense"
 
     def __init__(self, parameters: ExpertDropParameters) -> None:
         self.score = parameters.score
@@ -57,11 +57,10 @@ class ExpertDrop(BlockUnitMethod):
         loses = any(each.removed for each in layers.values())
         return UnitCounts(layers=layers, notes=[_NOT_NORMALISED] if loses and not experts.routing.normalised else [])
 
-    def prune_block(
-        self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]
-    ) -> PrunedBlock:
+    def prune_block(self, block: BlockToPrune, dense: TokensAtBlock | None, pruned: PrunedTokens | None) -> PrunedBlock:
         if not block.counts.removed:
             return PrunedBlock({})
+        assert dense is not None
         experts = block.shape.sizes[EXPERTS_KIND]
         if self.score == "random":
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + block.layer)

@@ -1,16 +1,14 @@
 """FLAP (An, Zhao, Yu, Tang, Wang 2023, arXiv:2312.11983): removal of the heads and channels that fluctuate least."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from core.engine.architectures.units import KindName
 from core.engine.models.tensors import to_out_in
-from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.units.block_tokens import BlockToPrune, Moments, PrunedBlock, TokensAtBlock
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.dense_blocks import dense_blocks
+from core.engine.pruning.units.block_tokens import Moments, PrunedTokens, TokensAtBlock
+from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.output_biases import output_biases
 from core.engine.pruning.units.ranking import threshold_counts
 from core.engine.pruning.units.removal import UnitCounts, kept_mask, require_finite
@@ -20,7 +18,7 @@ from core.methods.descriptions.structured import FLAPParameters
 _TINY = torch.finfo(torch.float64).tiny
 
 
-class FLAP(BlockUnitMethod):
+class FLAP(UnitMethod):
     """FLAP; WIFV, the score of a feature x_j that an output projection W reads, is var(x_j)·‖W_j‖² in the dense model.
 
     A unit's score is the mean over its features. Before scores of different layers are compared, they are standardised
@@ -29,6 +27,7 @@ class FLAP(BlockUnitMethod):
     """
 
     weight_reads = 1
+    reads = "dense"
 
     def __init__(self, parameters: FLAPParameters) -> None:
         self.metric = parameters.metric
@@ -48,11 +47,10 @@ class FLAP(BlockUnitMethod):
         kept = UnitCounts(layers=dict(enumerate(counts)))
         return self._with_biases(kept, context) if self.bias else kept
 
-    def prune_block(
-        self, block: BlockToPrune, dense: TokensAtBlock, pruned: TokensAtBlock | None, log: Callable[[str], None]
-    ) -> PrunedBlock:
+    def prune_block(self, block: BlockToPrune, dense: TokensAtBlock | None, pruned: PrunedTokens | None) -> PrunedBlock:
         if not block.counts.removed:
             return PrunedBlock({})
+        assert dense is not None
         moments = dense.moments_of_units(block.family.experts, block.unit_sets)
         units = block.keep_highest(
             {
@@ -78,7 +76,7 @@ class FLAP(BlockUnitMethod):
 
     def _standardised_scores(self, context: UnitSelectionContext) -> list[dict[KindName, Tensor]]:
         scores: list[dict[KindName, Tensor]] = []
-        for layer, tensors, tokens in dense_blocks(context):
+        for layer, tensors, tokens in context.dense_blocks():
             unit_sets = context.unit_sets(layer)
             moments = tokens.moments_of_units(context.folder.family.experts, unit_sets)
             scores.append({})

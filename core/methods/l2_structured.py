@@ -9,9 +9,8 @@ from torch import Tensor
 
 from core.engine.architectures.units import KindName
 from core.engine.options.axes import MethodParameters
-from core.engine.pruning.protocols.units import UnitMethod
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.removal import UnitCounts
 from core.engine.pruning.units.unit_slices import UnitSlice
 
 
@@ -23,7 +22,7 @@ class L2Structured(UnitMethod):
     def __init__(self, parameters: MethodParameters) -> None:
         pass
 
-    def select(self, context: UnitSelectionContext) -> KeptUnits:
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
         scores: list[Mapping[KindName, Tensor]] = []
         for layer, tensors in context.streamed.read_blocks(range(context.layers), "comparing the weights of blocks"):
 
@@ -31,4 +30,4 @@ class L2Structured(UnitMethod):
                 return unit_slice.per_feature(tensors[unit_slice.name].float().square())
 
             scores.append({each.kind: each.sum(squares, tensors).cpu() for each in context.unit_sets(layer)})
-        return context.keep_highest(scores)
+        return context.plan_of(context.keep_highest(scores))

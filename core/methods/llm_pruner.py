@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from core.engine.architectures.units import KindName
-from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.streams.block_gradients import backward_blocks
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits, UnitSet
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.removal import UnitCounts, UnitSet
 from core.engine.pruning.units.unit_slices import UnitSlice
 from core.methods.descriptions.structured import LLMPrunerParameters
 
@@ -28,7 +27,7 @@ class LLMPruner(UnitMethod):
         self.is_mixed = parameters.importance == "mixed"
         self.by_vector = parameters.aggregation == "vector_wise"
 
-    def select(self, context: UnitSelectionContext) -> KeptUnits:
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
         assert context.calibration is not None
         unit_sets = [context.unit_sets(layer) for layer in range(context.layers)]
         scores: list[Mapping[KindName, Tensor]] = [{} for _ in unit_sets]
@@ -44,7 +43,7 @@ class LLMPruner(UnitMethod):
                 squares=self.is_mixed,
             )
         context.log(f"gradients of {len(context.calibration)} sequences, mean loss {loss:.4f}")
-        return context.keep_highest(scores)
+        return context.plan_of(context.keep_highest(scores))
 
     def _importance(
         self, unit_set: UnitSet, weights: Mapping[str, Tensor], g: Mapping[str, Tensor], F: Mapping[str, Tensor]

@@ -3,9 +3,8 @@
 import torch
 
 from core.engine.options.axes import MethodParameters
-from core.engine.pruning.protocols.units import UnitMethod
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.removal import UnitCounts
 
 
 class RandomStructured(UnitMethod):
@@ -16,11 +15,13 @@ class RandomStructured(UnitMethod):
     def __init__(self, parameters: MethodParameters) -> None:
         self.seed = parameters.seed
 
-    def select(self, context: UnitSelectionContext) -> KeptUnits:
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
         generator = torch.Generator().manual_seed(self.seed)
-        return context.keep_highest(
-            [
-                {each.kind: torch.rand(each.units, generator=generator) for each in context.unit_sets(layer)}
-                for layer in range(context.layers)
-            ]
+        return context.plan_of(
+            context.keep_highest(
+                [
+                    {each.kind: torch.rand(each.units, generator=generator) for each in context.unit_sets(layer)}
+                    for layer in range(context.layers)
+                ]
+            )
         )

@@ -54,7 +54,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "flap": ("core.methods.flap.FLAP",),
     "bonsai": ("core.methods.bonsai.method.Bonsai",),
     "loraprune": ("core.methods.loraprune.LoRAPrune",),
-    "lorashear": ("core.methods.lorashear.method.LoRAShear",),
+    "lorashear": ("core.methods.lorashear.LoRAShear",),
     "expert-drop": ("core.methods.expert_drop.ExpertDrop",),
     "depth": ("core.methods.depth.Depth",),
     "vocabulary": ("core.methods.solvers.Unchanged",),
@@ -64,8 +64,8 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "obd": ("core.methods.classifiers.obd.OBD",),
     "obs": ("core.methods.classifiers.obs.OBS", "core.methods.classifiers.obs.ClassifierOBS"),
     "iterative-magnitude": ("core.methods.classifiers.iterative_magnitude.IterativeMagnitude",),
-    "filter-l1": ("core.methods.filter_l1.FilterL1",),
-    "filter-taylor": ("core.methods.filter_taylor.FilterTaylor",),
+    "filter-l1": ("core.methods.classifiers.filters.FilterL1",),
+    "filter-taylor": ("core.methods.classifiers.filters.FilterTaylor",),
 }
 """Classes of each method, one for each protocol of its passes. They load torch, and only when they are built."""
 

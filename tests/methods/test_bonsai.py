@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.units import removed_kinds
 from core.engine.models.folder import open_model
-from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets
+from core.engine.pruning.units.removal import KeptUnits, UnitCounts, layer_unit_sets
 from core.engine.resume.kinds import SELECTION
 from core.methods.bonsai.mask_regression import kendall_tau, lasso, regress, ridge
 from core.methods.bonsai.method import UnitMasks
@@ -25,7 +25,7 @@ FEW = {"masks_per_round": 20, "round_share": 0.1, "sequences": 4}
 
 
 def chosen(work: Path) -> KeptUnits:
-    return KeptUnits.model_validate(saved_state(work, SELECTION))
+    return KeptUnits(layers=UnitCounts.model_validate(saved_state(work, SELECTION)).kept or {})
 
 
 def masks_of(folder: Path, model: torch.nn.Module, attention: Any) -> UnitMasks:

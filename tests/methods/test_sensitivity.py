@@ -9,20 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.image_set import ImageSet
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.models.folder import open_model
 from core.engine.options.axes import SensitivityOptions
 from core.engine.options.sensitivity import Sensitivity, SensitivityCurve, SensitivityPoint
-from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network, mean_loss
 from core.engine.removals.weights.options import LayerSelection, prunable_linears
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
+from core.methods.classifiers.coupled_channels import CoupledChannels
+from core.methods.classifiers.filters import kernel_sums
 from core.methods.classifiers.sensitivity import classifier_sensitivity
-from core.methods.descriptions.classifiers import FilterL1Parameters
 from core.methods.engine import build_classifier_method
-from core.methods.filter_l1 import FilterL1
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity import SensitivityPass, SensitivityResult
 from core.pipeline.plans import make_sensitivity_plan
@@ -160,9 +159,9 @@ def classifier(tmp_path: Path) -> ClassifierFolder:
     return open_classifier(make_classifier(tmp_path / "model", "resnet"))
 
 
-def labelled(count: int, seed: int) -> TensorImages:
+def labelled(count: int, seed: int) -> ImageSet:
     generator = torch.Generator().manual_seed(seed)
-    return TensorImages(images("resnet", count), torch.randint(CLASSES, (count,), generator=generator))
+    return ImageSet(images("resnet", count), torch.randint(CLASSES, (count,), generator=generator))
 
 
 def measured(
@@ -216,7 +215,7 @@ def test_a_group_of_filters_loses_those_of_lowest_score(classifier: ClassifierFo
         smaller = load_classifier(classifier, CPU)
         whole = CoupledChannels.of(smaller, images("resnet", 1).shape[1:])
         if group.is_exact:
-            scores = FilterL1(FilterL1Parameters()).score(Network(smaller, layers), whole, place, 0)
+            scores = kernel_sums(whole, place)
             whole.remove({place: scores.argsort(stable=True)[: round(0.8 * group.units)].tolist()})
             loss = mean_loss(Network(smaller, layers), labelled(20, 2))
             assert curve.points[1].loss == pytest.approx(loss, rel=1e-4)

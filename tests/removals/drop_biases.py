@@ -1,9 +1,8 @@
 """A method that removes biases: there is nothing to choose."""
 
 from core.engine.options.axes import MethodParameters
-from core.engine.pruning.protocols.units import UnitMethod
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.removal import UnitCounts
 from core.methods.method_info import MethodInfo
 
 DROP_BIASES = MethodInfo(
@@ -24,5 +23,5 @@ class DropBiases(UnitMethod):
 
     def __init__(self, parameters: MethodParameters) -> None: ...
 
-    def select(self, context: UnitSelectionContext) -> KeptUnits:
-        return context.without_layers([])
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
+        return context.plan_of(context.without_layers([]))

@@ -8,9 +8,8 @@ from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import forward_dtype, gradient_dtype
 from core.engine.models.tensors import DTYPES
-from core.engine.pruning.blocks.language_pass import UnitRemovalPass
-from core.engine.pruning.blocks.plan import UnitRemovalPlan
-from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass, UnitRemovalPlan
+from core.engine.pruning.units.method import UnitMethod
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.pruning.units.removal_config import config_after_removal
 from core.engine.removals.run import LanguageRun, PassRequest
@@ -18,9 +17,9 @@ from secateur_wire.base import JsonObject
 
 
 class UnitRun(LanguageRun[UnitRemovalPlan]):
-    """Run by `pass_type`. A method chooses everything before the pass, or the units of each block during it."""
+    """Run by `pass_type`."""
 
-    protocols = (BlockUnitMethod, UnitMethod)
+    protocols = (UnitMethod,)
     pass_type: ClassVar[type[UnitRemovalPass]] = UnitRemovalPass
 
     def plan(self, folder: ModelFolder, request: PassRequest) -> UnitRemovalPlan:

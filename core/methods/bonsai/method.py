@@ -16,10 +16,9 @@ from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.streams.stream import RecordedArguments
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits, UnitSet, kept_mask
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits, UnitCounts, UnitSet, kept_mask
 from core.engine.pruning.units.unit_slices import UnitSlice
 from core.methods.bonsai.mask_regression import regress
 from core.methods.descriptions.structured import BonsaiParameters
@@ -49,7 +48,7 @@ class Bonsai(UnitMethod):
         self.parameters = parameters
 
     @torch.inference_mode()
-    def select(self, context: UnitSelectionContext) -> KeptUnits:
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
         assert context.counts is not None
         streamed = context.streamed
         generator = torch.Generator().manual_seed(self.parameters.seed)
@@ -67,7 +66,7 @@ class Bonsai(UnitMethod):
             before = after
         for layer in range(context.layers):
             streamed.empty_block(layer)
-        return kept
+        return context.plan_of(kept)
 
     def _round(
         self,

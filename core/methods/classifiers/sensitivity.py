@@ -12,11 +12,12 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.options.axes import SensitivityOptions
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import SensitivityCurve, SensitivityPoint
-from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network, loss_and_accuracy
-from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
+from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.resume.kinds import CURVES
 from core.engine.resume.store import ResumeStore, Saved
+from core.methods.classifiers.coupled_channels import CoupledChannels
+from core.methods.classifiers.filters import FilterMethod
 from core.methods.engine import build_classifier_method
 from core.methods.registry import parse_parameters
 from core.progress import Progress
@@ -153,8 +154,7 @@ def _groups(network: Network, images: ImageSet, method: FilterMethod, rates: Seq
         return points
 
     def weights(place: int) -> int:
-        one = [int(other == place) for other in range(len(groups.groups))]
-        return groups.groups[place].units * (groups.parameters - groups.parameters_after(one))
+        return groups.groups[place].units * (groups.parameters - groups.after_one(place)[0])
 
     return [
         _Unit(group.name, place, weights(place), partial(measure, place)) for place, group in enumerate(groups.groups)

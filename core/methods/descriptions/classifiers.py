@@ -7,8 +7,7 @@ from pydantic import Field
 
 from core.device_kinds import WAITING_FOR_MEMORY
 from core.engine.architectures.structure import LinearShape
-from core.engine.options.axes import CurvatureOptions, IterationOptions, LayerSparsities, Retraining
-from core.engine.removals.filters.options import FilterParameters
+from core.engine.options.axes import CurvatureOptions, IterationOptions, LayerSparsities, MethodParameters, Retraining
 from core.engine.removals.weights.options import LayerSelection
 from core.methods.descriptions.zeros import HAN_2015, ZerosParameters
 from core.methods.method_info import BOTH_TASKS, CALIBRATION, CLASSIFIERS, TRAINING, MethodInfo, PlanOffer, arxiv
@@ -183,6 +182,33 @@ ITERATIVE_MAGNITUDE = MethodInfo(
     needs=TRAINING,
     parameters=IterativeMagnitudeParameters,
 )
+
+
+class FilterParameters(MethodParameters):
+    """Parameters of all methods that remove filters."""
+
+    skip_modules: list[str] = Field(
+        default_factory=list,
+        description="Layers that keep all their filters: a module name such as 'convolution', or a pattern over full "
+        "names. Layers coupled to them keep theirs too.",
+    )
+    round_to: int = Field(
+        1, ge=1, le=4096, description="The number of filters, heads or channels that remain is a multiple of this."
+    )
+    measured_images: int = Field(
+        256,
+        ge=1,
+        le=1_000_000,
+        description="Calibration images on which scores and losses are measured, drawn anew in every round.",
+    )
+    retrain_learning_rate: float | None = Field(
+        None, gt=0, le=1, description="Peak learning rate of AdamW in each round. Unset: 0.001."
+    )
+    retrain_batch_size: int = Field(64, ge=1, le=65_536, description="Images in a training step.")
+
+    @property
+    def layers_left_dense(self) -> Sequence[str]:
+        return self.skip_modules
 
 
 class FilterL1Parameters(FilterParameters):

@@ -17,7 +17,7 @@ from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import to_out_in
 from core.engine.pruning.streams.block_gradients import backward_blocks
-from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.method import UnitSelectionContext
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
 from core.methods.descriptions.frontier import STREAM_TOKENS, measured_sequences
 

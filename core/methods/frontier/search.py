@@ -18,8 +18,7 @@ from core.engine.datasets.counted_tokens import counted_places, number_of_places
 from core.engine.datasets.token_windows import evenly_spaced
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.blocks.trial import hidden_states_after_trial
-from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers.counts import most_removable_layers, required_layers
 from core.engine.removals.widths.shape_program import ShapeChoice, ShapeProgram
@@ -58,7 +57,7 @@ class Trials:
     """
 
     context: UnitSelectionContext
-    method: BlockUnitMethod
+    method: UnitMethod
     drop: LayerDrop
     dense_ends: Mapping[int, Tensor]
 

@@ -1,15 +1,14 @@
 """Frontier for a smaller model: Optimal Brain Surgeon chooses the channels, then the remaining weights are fitted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from core.engine.architectures.unit_counts import CostLimit, LayerCounts, WidthReduction
 from core.engine.architectures.units import KindName
-from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.propagation import InputGroup, input_groups
-from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
-from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
+from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.ranking import threshold_counts
 from core.engine.pruning.units.removal import (
     UnitCounts,
@@ -25,7 +24,7 @@ from core.methods.frontier.output_metric import OutputCosts, measure_outputs
 from core.methods.frontier.search import CostSearch, LayerSearch, Trials, staying_layers
 
 
-class StructuredFrontier(BlockUnitMethod):
+class StructuredFrontier(UnitMethod):
     """Removal of units and a fit of the remaining weights; a layer W reads X in the pruned model and has the target Y.
 
     The target Y of most layers is the output of the dense layer. A layer that is the last to add to the residual stream
@@ -38,7 +37,7 @@ class StructuredFrontier(BlockUnitMethod):
     """
 
     weight_reads = 2
-    reads_pruned = True
+    reads = "pruned"
 
     def __init__(self, parameters: StructuredFrontierParameters) -> None:
         self.parameters = parameters
@@ -90,9 +89,7 @@ class StructuredFrontier(BlockUnitMethod):
         )
         return CostSearch(table, costs, parameters, self._trials(context, measured)).best()
 
-    def prune_block(
-        self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]
-    ) -> PrunedBlock:
+    def prune_block(self, block: BlockToPrune, dense: TokensAtBlock | None, pruned: PrunedTokens | None) -> PrunedBlock:
         assert pruned is not None
         losing = {each.linear: each for each in block.unit_sets if block.counts.units[each.kind] < each.units}
         of_experts = next((each for each in block.unit_sets if isinstance(each.reading_slice, StackSlice)), None)
@@ -153,12 +150,10 @@ class _Trial(StructuredFrontier):
         super().__init__(parameters)
         self._costs = costs
 
-    def prune_block(
-        self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]
-    ) -> PrunedBlock:
+    def prune_block(self, block: BlockToPrune, dense: TokensAtBlock | None, pruned: PrunedTokens | None) -> PrunedBlock:
         assert pruned is not None
         if any(isinstance(each.reading_slice, StackSlice) for each in block.unit_sets):
-            return super().prune_block(block, dense, pruned, log)
+            return super().prune_block(block, dense, pruned)
         kept = block.keep_highest(self._costs[block.layer])
         losing = {each.linear: each for each in block.unit_sets if each.kind in kept}
         groups = input_groups(block.family.inputs, {*losing, *filter(None, [block.last_before_gap])})

@@ -18,7 +18,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.results import PruneResult, UnitRow
-from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.removal import UnitCounts
 from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
 from core.pipeline.plans import walk_for
@@ -146,8 +146,8 @@ def test_ranked_over_the_model_the_one_useless_kv_group_is_all_that_goes(tmp_pat
     ratio = description.structure.kv_group_parameters / description.parameters
     scope = {"scope": "model", "protected_first": 0, "protected_last": 0}
     artifact, result = prune(folder, tmp_path / "work", "llm-pruner", ratio, scope)
-    cut = KeptUnits.model_validate(saved_state(tmp_path / "work", SELECTION))
-    assert cut.layers == {0: {}, 1: {"heads": [0]}, 2: {}}
+    cut = UnitCounts.model_validate(saved_state(tmp_path / "work", SELECTION))
+    assert cut.kept == {0: {}, 1: {"heads": [0]}, 2: {}}
     assert result.removed == description.structure.kv_group_parameters
     assert config_of(artifact)[LAYERS_KEY] == [{}, {"num_attention_heads": 2, "num_key_value_heads": 1}, {}]
 

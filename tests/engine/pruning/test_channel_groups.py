@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
-from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.flops import count_flops
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.models.reshaping import changed_groups, reshape_modules
-from core.engine.pruning.filters.coupled_channels import CoupledChannels
-from core.engine.pruning.filters.rankings import between_layers, kernel_sums, taylor
+from core.methods.classifiers.coupled_channels import CoupledChannels
+from core.methods.classifiers.filters import between_layers, kernel_sums, taylor
 from secateur_wire.errors import UnsupportedArchitecture
 from tests.engine.classifier_networks import NETWORKS, logits, make_classifier, make_scene, random_images
 
@@ -23,7 +23,7 @@ def test_removed_channels_leave_what_was_said_and_the_rest_is_rebuilt(name: str)
     images = random_images(network.image_shape, 4)
     groups = CoupledChannels.of(model, network.image_shape)
     assert groups.groups and groups.flops == count_flops(model, network.image_shape)
-    outputs = {member.name for group in groups.groups for member in group.writers}
+    outputs = {name for group in groups.groups for name in group.writers}
     assert not any(model.get_submodule(each).weight.shape[0] == 5 for each in outputs), "the classes stay"
     before = model.num_parameters()
     chosen = {place: range(0, group.units - 1, 2) for place, group in enumerate(groups.groups)}
@@ -31,15 +31,14 @@ def test_removed_channels_leave_what_was_said_and_the_rest_is_rebuilt(name: str)
     with groups.silenced(exact):
         silenced = logits(model, images)
     counts = [len(chosen[place]) if place in exact else 0 for place in range(len(groups.groups))]
-    left, flops = groups.parameters_after(counts), groups.flops_after(counts)
+    left, flops = groups.after(counts)
     groups.remove(exact)
     torch.testing.assert_close(logits(model, images), silenced, rtol=1e-3, atol=1e-4)
     assert model.num_parameters() == left < before
     assert count_flops(model, network.image_shape) == flops < groups.flops
-    inexact = CoupledChannels.of(model, network.image_shape)
-    inexact.remove(
-        {place: [0] for place, group in enumerate(inexact.groups) if not group.is_exact}
-    )  # fmt: skip
+    for kind in ("heads", "channels"):  # of one kind alone
+        again = CoupledChannels.of(model, network.image_shape)
+        again.remove({place: [0] for place, each in enumerate(again.groups) if not each.is_exact or each.kind == kind})
 
     original = AutoModelForImageClassification.from_config(network.configuration())
     rebuilt = AutoModelForImageClassification.from_config(network.configuration()).eval()
@@ -117,7 +116,7 @@ def test_a_useless_filter_is_found() -> None:
     scores = between_layers(taylor(scene, groups, scene.calibration))
     assert scores[place].argmin() == 3 and scores[place][3] == scores[place].min() < 1e-6
     assert all(bool((score_U >= 0).all()) for score_U in scores)
-    assert kernel_sums(scene.model, groups.groups[place], power=2).argmax() == 3
+    assert kernel_sums(groups, place).argmax() == 3
 
 
 def test_opposite_gradients_of_two_images_do_not_cancel() -> None:
@@ -131,7 +130,7 @@ def test_opposite_gradients_of_two_images_do_not_cancel() -> None:
         first.bias.zero_()
         head.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
         head.bias.copy_(torch.stack([-activation, activation]))
-    scene = make_scene(model, TensorImages(torch.ones(2, 1, 1, 1), torch.tensor([0, 1])))
+    scene = make_scene(model, ImageSet(torch.ones(2, 1, 1, 1), torch.tensor([0, 1])))
     groups = CoupledChannels.of(model, (1, 1, 1), is_checked=True)
     gates = [torch.ones(2, requires_grad=True)]
     with groups.gated(gates):

@@ -117,7 +117,7 @@ def test_what_is_left_without_units_comes_closer_to_the_dense_model(
     method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Families with every weight layout, with and without a norm before the stream, on the tokens of the fit."""
-    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
+    monkeypatch.setattr(Depth, "plan", lambda method, context: context.plan_of(SECOND_LAYER_GONE))
     folder = make_model(tmp_path / "model", name, **{"n_layer" if name == "gpt2" else "num_hidden_layers": 4})
     found = []
     for number, compensation in enumerate((None, {"refit": 1.0})):
@@ -128,7 +128,7 @@ def test_what_is_left_without_units_comes_closer_to_the_dense_model(
 
 def test_half_precision_is_fitted_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights are rounded before the tokens go on: what is fitted next makes up for the weights that are saved."""
-    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
+    monkeypatch.setattr(Depth, "plan", lambda method, context: context.plan_of(SECOND_LAYER_GONE))
     folder = make_model(tmp_path / "model", num_hidden_layers=4, dtype=torch.bfloat16)
     tokens = make_tokens(16)
     plain = cut(folder, tmp_path / "plain", "depth", None, tokens)
@@ -143,7 +143,7 @@ def test_half_precision_is_fitted_in_half_precision(tmp_path: Path, monkeypatch:
 def test_what_was_chosen_is_reported_and_goes_no_further_than_all_the_way(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
+    monkeypatch.setattr(Depth, "plan", lambda method, context: context.plan_of(SECOND_LAYER_GONE))
     result = cut(tiny, tmp_path / "auto", "depth", {"refit": "auto"}, make_tokens(16))
     in_front = "model.layers.0.mlp.down_proj"
     linears = {each.name for each in open_model(tiny).description.linears if each.layer > 1}

@@ -1,11 +1,12 @@
-"""Families of GGUF: llama.cpp's names of an architecture of transformers, its tensors and its settings.
+"""Families of GGUF: an architecture of transformers, its counterparts in llama.cpp, and their limits."""
 
-Each is declared once, in a module of `families`.
-"""
-
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from core.engine.exporters.exporter_info import PARAM
+from secateur_wire.errors import InvalidRequest
 
 if TYPE_CHECKING:  # the API describes exports without loading torch or numpy
     import numpy as np
@@ -52,58 +53,25 @@ class GgufForm:
         return (self.has_head_size or not has_own_head_size) and (self.has_layers or not has_different_layers)
 
 
-LLAMA: Final = GgufForm(
-    "llama", has_head_size=True, rotates_neighbours=True, rotates_all=True, scales_rotary=True, has_biases=True
-)
-DECI: Final = replace(LLAMA, name="deci", has_layers=True)
-"""Llama with layers that may differ in shape."""
-
-LLAMA_OUTER: Final = {"embed_tokens": "token_embd", "norm": "output_norm"}
-LLAMA_MODULES: Final = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-QK_NORMS: Final = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
-GATE_AND_UP: Final = {"mlp.gate_up_proj": ("ffn_gate", "ffn_up")}
-"""Parts of a gate that is fused with the channels."""
-TWO_LAYER_FFN: Final = {"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
-
-TANH_GELU: Final = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
-"""Names of the GELU approximation by tanh, which llama.cpp uses."""
-
-
-def _no_keys(config: Config) -> Keys:
-    return {}
-
-
 @dataclass(frozen=True)
 class GgufFamily:
-    """Architecture of transformers, named by its class there, and its counterpart in llama.cpp.
+    """Architecture of transformers, and its counterparts in llama.cpp, whose tensors gguf's map of names gives.
 
-    `forms` are the possible llama.cpp architectures; the first that can hold a model is used. `outer` and `modules` map
-    module names of the base model and of a block. `activations` are those that llama.cpp computes. `norm_offset` is
-    added to the weights of norms. `keys` returns the settings that only this family has, or raises the refusal of
-    settings that llama.cpp does not compute. `reorder` puts a tensor's rows into llama.cpp's order; its functions are
-    named by the tensor in llama.cpp and get the number of heads. `slides`: llama.cpp has its sliding windows. With
-    `layers_are_numbered`, llama.cpp computes a layer by its number, so that no earlier layer may be missing.
-    `parameters` are those of a block that are no module's weight or bias, or are split: by their names in a block, the
-    tensors' names in a block of the file, and the part that each has. Stacks of experts are among them.
+    `forms` are the possible llama.cpp architectures; the first that can hold a model is used. `activations` are those
+    that llama.cpp computes. `norm_offset` is added to the weights of norms. `requires` are the only values of settings
+    that llama.cpp computes. `own_keys` returns the metadata that only this family has, or raises the refusal of other
+    settings. `reorder` puts a tensor's rows into llama.cpp's order; its functions are named by the tensor in llama.cpp
+    and get the number of heads. `slides`: llama.cpp has its sliding windows. With `layers_are_numbered`, llama.cpp
+    computes a layer by its number, so that no earlier layer may be missing. `parameters` are those of a block that the
+    map does not name, or that are split: by their names in a block, the tensors' names in a block of the file, and the
+    part that each has. Stacks of experts are among them.
     """
 
-    architecture: str
     forms: tuple[GgufForm, ...]
-    modules: Mapping[str, str] = field(default_factory=lambda: LLAMA_MODULES, hash=False)
-    outer: Mapping[str, str] = field(default_factory=lambda: LLAMA_OUTER, hash=False)
     activations: Sequence[str] = ("silu",)
     norm_offset: float = 0.0
-    keys: Callable[[Config], Keys] = _no_keys
+    requires: Mapping[str, object] = field(default_factory=dict, hash=False)
+    own_keys: Callable[[Config], Keys] = lambda config: {}
     reorder: Mapping[str, Callable[[Floats, int], Floats]] = field(default_factory=dict, hash=False)
     slides: bool = False
     layers_are_numbered: bool = False
@@ -123,6 +91,28 @@ class GgufFamily:
             ),
             None,
         )
+
+    def keys(self, config: Config) -> Keys:
+        """Return the metadata that only this family has; raises the refusal of what llama.cpp does not compute."""
+        for name, value in self.requires.items():
+            require(config, name, value)
+        return self.own_keys(config)
+
+
+def require(config: Config, name: str, value: object) -> None:
+    """Require the only value of a setting that llama.cpp computes; raises its refusal."""
+    own = bool(config[name]) if isinstance(value, bool) else config[name]
+    if own != value:
+        raise refusal(f"{name} {json.dumps(own)}", f"{name} {json.dumps(value)}")
+
+
+def refusal(what: str, would_do: str) -> InvalidRequest:
+    """Return the error that a model has an unsupported property; it names the supported alternative."""
+    return InvalidRequest(
+        f"{PARAM}: this model has {what}, but GGUF files can be written only for models with {would_do}: leave gguf "
+        "out, or choose such a model",
+        param=PARAM,
+    )
 
 
 def window_period(is_sliding: Sequence[bool], usual: int) -> int | None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
 from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, ExportRuntime, RuntimeExample, chat_in
-from core.engine.exporters.gguf.cells import written_form
+from core.engine.exporters.gguf.families import written_form
 from core.engine.exporters.gguf.file_types import EXACT, FILE_TYPES, FIRST, stored_bytes
 from core.engine.exporters.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
 from secateur_wire.errors import InvalidRequest

@@ -8,9 +8,8 @@ from pydantic import BaseModel
 from transformers import PretrainedConfig
 
 from core.engine.architectures.description import require_structure
-from core.engine.exporters.gguf.cells import written_form
-from core.engine.exporters.gguf.family import GgufFamily, GgufForm, Keys
-from core.engine.exporters.gguf.refusal import refusal
+from core.engine.exporters.gguf.families import written_form
+from core.engine.exporters.gguf.family import GgufFamily, GgufForm, Keys, refusal
 from core.engine.models.folder import ModelFolder
 
 _ACTIVATION: Final = ("hidden_act", "hidden_activation", "activation_function")

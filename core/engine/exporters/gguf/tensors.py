@@ -3,17 +3,17 @@
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import numpy as np
+from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 from numpy.typing import NDArray
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.engine.exporters.gguf.family import Floats
+from core.engine.exporters.gguf.family import Floats, refusal
 from core.engine.exporters.gguf.file_types import EXACT
-from core.engine.exporters.gguf.refusal import refusal
 from core.engine.exporters.gguf.settings import GgufSettings
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tensors import read_tensor
@@ -52,6 +52,7 @@ class PlacedTensor:
         return math.prod(self.shape)
 
 
+_ARCHITECTURES: Final = {name: number for number, name in MODEL_ARCH_NAMES.items()}
 _BUFFERS: Final = re.compile(r".*\.(attn|attention)\.(masked_)?bias|.*\.rotary_emb\.inv_freq")
 """Constants that older checkpoints store among the weights: masks, and frequencies of rotary embeddings."""
 _NO_ROTATION: Final = 1e30
@@ -63,58 +64,63 @@ def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[Plac
 
     A head that is tied to the embeddings is left out: llama.cpp reads the embeddings instead.
     """
-    architecture, family = folder.family, settings.family
-    outer = {f"{architecture.base}.{module}": name for module, name in family.outer.items()}
-    outer[architecture.head] = "output"
+    architecture = folder.family
+    names = get_tensor_name_map(_ARCHITECTURES[settings.form.name], folder.description.layers)
     in_block = re.compile(re.escape(architecture.blocks) + r"\.([0-9]+)\.(.+)")
     for full, entry in folder.tensors.items():
         module, _, kind = full.rpartition(".")
         if (module == architecture.head and settings.is_tied) or _BUFFERS.fullmatch(full):
             continue
-        match = in_block.fullmatch(module)
-        parameter = in_block.fullmatch(full)
-        if parameter is not None and parameter[2] in family.parameters:
-            yield from _parts(entry, int(parameter[1]), parameter[2], settings)
+        block = in_block.fullmatch(full)
+        placed = [] if block is None else _reshaped(entry, int(block[1]), block[2], folder, settings)
+        if placed is None:
             continue
-        name = outer.get(module) if match is None else family.modules.get(match[2])
-        if name is None or kind not in ("weight", "bias"):
+        name = names.get_name(module)
+        if not placed and (name is None or kind not in ("weight", "bias")):
             raise refusal(f"a tensor {full[:200]}", "those alone that llama.cpp has a place for")
-        if match is None:
-            yield PlacedTensor(f"{name}.{kind}", name, None, (entry,))
+        if placed:
+            yield from placed
+        elif block is None:
+            yield PlacedTensor(f"{name}.{kind}", str(name), None, (entry,))
         else:
             is_transposed = architecture.transposed and len(entry.shape) == 2
-            placed = PlacedTensor(f"blk.{match[1]}.{name}.{kind}", name, int(match[1]), (entry,), is_transposed)
-            yield from _in_form(placed, match[2], folder, settings)
+            of_block = str(name).removeprefix(f"blk.{block[1]}.")
+            yield PlacedTensor(f"{name}.{kind}", of_block, int(block[1]), (entry,), is_transposed)
 
 
-def _parts(entry: TensorEntry, layer: int, parameter: str, settings: GgufSettings) -> Iterator[PlacedTensor]:
-    """Yield the tensors that have a parameter of a block."""
-    for name, of_parameter in settings.family.parameters[parameter].items():
-        part = partial(of_parameter, settings.heads[layer], settings.keys)
-        yield PlacedTensor(f"blk.{layer}.{name}", name.rpartition(".")[0], layer, (entry,), part=part)
+def _reshaped(
+    entry: TensorEntry, layer: int, parameter: str, folder: ModelFolder, settings: GgufSettings
+) -> list[PlacedTensor] | None:
+    """Return the tensors that have parts of a block's parameter, or join it with others.
 
-
-def _in_form(placed: PlacedTensor, module: str, folder: ModelFolder, settings: GgufSettings) -> Iterator[PlacedTensor]:
-    """Yield a tensor of a block in the form's layout: unchanged, split into parts, or joined with others, once."""
-    form, layer = settings.form, placed.layer
-    assert layer is not None
-    block, kind = f"{folder.family.blocks}.{layer}", placed.name.rpartition(".")[2]
-    joined = next((each for each in form.joined.items() if module in each[1]), None)
-    if joined is not None:
-        name, modules = joined
+    The list is empty where the parameter stays as it is; None: it is joined to one that came before.
+    """
+    form, prefix = settings.form, f"blk.{layer}"
+    if parameter in settings.family.parameters:
+        return [
+            PlacedTensor(
+                f"{prefix}.{name}", name.rpartition(".")[0], layer, (entry,),
+                part=partial(of_parameter, settings.heads[layer], settings.keys),
+            )
+            for name, of_parameter in settings.family.parameters[parameter].items()
+        ]  # fmt: skip
+    module, _, kind = parameter.rpartition(".")
+    for name, modules in form.joined.items():
         if module == modules[0]:
-            entries = tuple(folder.tensors[f"{block}.{each}.{kind}"] for each in modules)
-            yield PlacedTensor(f"blk.{layer}.{name}.{kind}", name, layer, entries)
-    elif module in form.parts:
-        names, begin = form.parts[module], 0
-        for name in names:
-            heads = {"attn_q": settings.heads, "attn_k": settings.kv_heads, "attn_v": settings.kv_heads}.get(name)
-            rows = placed.shape[0] // len(names) if heads is None else heads[layer] * settings.head_size
-            part = partial(_rows, begin=begin, end=begin + rows)
-            yield replace(placed, name=f"blk.{layer}.{name}.{kind}", module=name, part=part)
-            begin += rows
-    else:
-        yield placed
+            others = (f"{folder.family.blocks}.{layer}.{each}.{kind}" for each in modules)
+            return [
+                PlacedTensor(f"{prefix}.{name}.{kind}", name, layer, tuple(folder.tensors[each] for each in others))
+            ]
+        if module in modules:
+            return None
+    placed, begin, names = [], 0, form.parts.get(module, ())
+    for name in names:
+        heads = {"attn_q": settings.heads, "attn_k": settings.kv_heads, "attn_v": settings.kv_heads}.get(name)
+        rows = entry.shape[0] // len(names) if heads is None else heads[layer] * settings.head_size
+        part = partial(_rows, begin=begin, end=begin + rows)
+        placed.append(PlacedTensor(f"{prefix}.{name}.{kind}", name, layer, (entry,), part=part))
+        begin += rows
+    return placed
 
 
 def _rows(weight: Floats, *, begin: int, end: int) -> Floats:

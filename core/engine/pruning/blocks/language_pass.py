@@ -2,50 +2,97 @@
 
 Kinds of removal derive classes from this one.
 
-A method chooses everything before the pass; or it chooses the number of units before, and the units of a block during
-the pass. The dense and the pruned model are measured on the same tokens in that pass. It can be resumed after the
-choice, and at any block. In memory are embeddings and head, one block before and after removal, the activation budget
-and, with a refit, the statistics of one input group; a method's choice before the pass needs its own memory.
+A method plans the number of units of each layer before the pass, and chooses the units themselves then or during it.
+The dense and the pruned model are measured on the same tokens in that pass. It can be resumed after the choice, and at
+any block. In memory are embeddings and head, one block before and after removal, the activation budget and, with a
+refit, the statistics of one input group; a method's choice before the pass needs its own memory.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from core.engine.architectures.description import require_structure
-from core.engine.architectures.units import KindName, UnitKind
+from core.engine.architectures.unit_counts import WidthReduction
+from core.engine.architectures.units import AttentionMode, KindName, UnitKind
+from core.engine.cuts.plan import RemovalPlan
 from core.engine.cuts.report import LAYER
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel
+from core.engine.options.axes import Refit
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.blocks.block_choice import BlockChoice
-from core.engine.pruning.blocks.plan import UnitRemovalPlan
 from core.engine.pruning.compensation.expert_refit import ExpertRefit
 from core.engine.pruning.compensation.unit_refit import RemainingLayer, UnitRefit
-from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.results import PruneResult, UnitRow
-from core.engine.pruning.units.block_tokens import PrunedBlock
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.gaps import GapPassing
+from core.engine.pruning.streams.paired import GapPassing, PairedStreams
+from core.engine.pruning.units.method import PlannedTensors, PrunedBlock, UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.output_biases import with_biases
-from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
-from core.engine.pruning.units.removal import (
-    KeptLayerUnits,
-    KeptUnits,
-    UnitCounts,
-    UnitSet,
-    layer_unit_sets,
-    remove_units,
-)
+from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSet, layer_unit_sets, remove_units
 from core.engine.pruning.units.removal_config import config_after_removal, narrow_model
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import InvalidRequest
+from secateur_wire.job_body import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitRemovalPlan(PruningPlan):
+    """Choices of one pass that removes units; `removal` has the counts that the kind of removal decided.
+
+    `sparsity` is a share of all parameters of the model; with `at_least` no less is removed.
+    """
+
+    layout: Layout
+    at_least: bool
+    removal: RemovalPlan
+    method: UnitMethod = field(compare=False)
+
+    @property
+    def kinds(self) -> tuple[UnitKind, ...]:
+        return self.removal.kinds
+
+    @property
+    def width_reduction(self) -> WidthReduction | None:
+        """Width reduction of the layers; None where no layer gets narrower."""
+        return self.removal.width_reduction
+
+    @property
+    def compensation(self) -> Refit | None:
+        """Options of the refit of the remaining weights; None: no refit."""
+        return self.parameters.requested_compensation
+
+    @property
+    def attention(self) -> AttentionMode:
+        """Unit by which attention heads are removed."""
+        return "none" if self.width_reduction is None else self.width_reduction.attention
+
+    @property
+    def weight_reads(self) -> int:
+        """Number of times the model's weights are read, for the choice and for the removal."""
+        return 1 + self.method.weight_reads
+
+    @property
+    def choices(self) -> JsonObject:
+        reduction = self.width_reduction
+        costs = None if reduction is None or reduction.costs is None else reduction.costs.model_dump(mode="json")
+        return {"at_least": self.at_least, "layout": self.layout} | ({} if costs is None else {"costs": costs})
+
+    @property
+    def settings(self) -> JsonObject:
+        compensation = self.compensation
+        return {
+            "attention": self.attention,
+            "layout": self.layout,
+            "protected_layers": [] if self.width_reduction is None else [*sorted(self.width_reduction.protected)],
+            "compensation": None if compensation is None else compensation.model_dump(mode="json"),
+        }
 
 
 class UnitRemovalPass(BlockPass):
@@ -69,7 +116,6 @@ class UnitRemovalPass(BlockPass):
         self.structure = require_structure(folder.description)
         self.rows: list[UnitRow] = []
         self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
-        self.trained = TrainedWeights(self.store)
         self.planned = PlannedTensors(self.store)
 
     @property
@@ -80,15 +126,7 @@ class UnitRemovalPass(BlockPass):
         """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
         self.progress.stage("prune")
         with fast_arithmetic(self.plan.device):
-            kept = self._earlier_choice() or self._new_choice()
-            if blocks := sum(self.trained.has(layer) for layer in range(len(self.structure.layers))):
-                self.notes.append(f"The weights of {blocks} blocks were trained while it was chosen what goes.")
-            return self._remove(kept)
-
-    def choose(self, context: UnitSelectionContext) -> KeptUnits | UnitCounts:
-        """Let the method choose the units that stay, or their number."""
-        method = self.plan.method
-        return method.plan(context) if isinstance(method, BlockUnitMethod) else method.select(context)
+            return self._remove(self._earlier_plan() or self._new_plan())
 
     @property
     def block_state(self) -> Mapping[str, Any]:
@@ -129,7 +167,7 @@ class UnitRemovalPass(BlockPass):
         """Return the rows that the kind adds to the report, by the names of its sections."""
         return {}
 
-    def _new_choice(self) -> KeptUnits | UnitCounts:
+    def _new_plan(self) -> UnitCounts:
         plan = self.plan
         calibration = self.calibration_tokens
         if plan.method.tries_models:
@@ -149,42 +187,44 @@ class UnitRemovalPass(BlockPass):
             micro_batch=1 if calibration is None else plan.micro_batch(calibration.shape[1]),
             budget=self.budget,
             scratch=self.work / "scratch",
-            trained=self.trained,
             planned=self.planned,
             log=self.progress.log,
             begin_trials=self.begin_trials,
         )
-        kept = self.choose(context)
-        self.store.save(SELECTION, 0, {}, kept.model_dump(mode="json"))
-        return kept
+        counts = plan.method.plan(context)
+        self.store.save(SELECTION, 0, {}, counts.model_dump(mode="json"))
+        return counts
 
-    def _earlier_choice(self) -> KeptUnits | UnitCounts | None:
-        """Return the choice of this or an earlier attempt if it had the same inputs, else None."""
+    def _earlier_plan(self) -> UnitCounts | None:
+        """Return the method's plan of this or an earlier attempt if it had the same inputs, else None."""
         saved = self.store.load(SELECTION)
         if not isinstance(saved, Saved):
             return None
         self.store.adopt(SELECTION, saved)
-        kind = UnitCounts if isinstance(self.plan.method, BlockUnitMethod) else KeptUnits
-        return kind.model_validate(saved.state)
+        return UnitCounts.model_validate(saved.state)
 
     @torch.inference_mode()
-    def _remove(self, kept: KeptUnits | UnitCounts) -> PruneResult:
+    def _remove(self, counts: UnitCounts) -> PruneResult:
         plan, streamed = self.plan, self.streamed
-        counts = kept.counts(self.structure, self.kinds) if isinstance(kept, KeptUnits) else kept
         self.notes += counts.notes
         raw = self.pruned_config(counts)
         stored = self.model_as_stored(streamed)
         narrow = narrow_model(stored, raw)
-        dense, rounded = self.dense_streams(streamed, plan.dtype), self.rounded_streams(stored, plan.dtype)
-        pruned = [
-            self.stream(f"pruned-{number}", each, narrow, plan.dtype)
-            for number, each in enumerate(self.evaluation_tokens)
-        ]
-        verification = self.stream("verification", self.probe, narrow, plan.dtype)
-        refit = self._refit(narrow, counts)
-        choice = self._block_choice(counts, narrow, refit)
-        streams = [*dense, *rounded, *pruned, verification]
-        streams += [*(refit.streams if refit else []), *(choice.streams if choice else [])]
+        self.set_up_streams(streamed, narrow, stored)
+        pruned = [*self.pruned_streams.values(), self.verification]
+        paired = self._paired_streams(counts, narrow)
+        refit = self._refit(paired)
+        choice = BlockChoice(
+            method=plan.method,
+            structure=self.structure,
+            kinds=self.kinds,
+            counts=counts,
+            planned=self.planned,
+            streamed=streamed,
+            paired=paired,
+            is_refitted=refit is not None,
+        )
+        streams = [*self.streams, *(paired.streams if paired else [])]
         saved = self.resume(streams, len(streamed))
         start = 0
         if saved is None:
@@ -201,37 +241,26 @@ class UnitRemovalPass(BlockPass):
         added = self._added_parameters(narrow, places)
         self.begin_blocks(start, len(streamed))
         for index, tensors in streamed.read_blocks(range(start, len(streamed)), "removing from blocks"):
-            if dense:
-                block = streamed.fill_block(index, tensors, plan.dtype)
-                for stream in dense:
-                    stream.advance(block, index)
-                streamed.empty_block(index)
-            if rounded:
-                block = streamed.fill_block(index, self.as_stored(streamed.block_prefix(index), tensors), plan.dtype)
-                for stream in rounded:
-                    stream.advance(block, index)
-                streamed.empty_block(index)
+            self.pass_dense_block(index, tensors)
             costs: Mapping[KindName, float] = {}
             if index in places:
                 place = places[index]
-                left, costs = self._remaining_tensors(index, place, tensors, kept, narrow, choice, refit)
+                left, costs = self._remaining_tensors(index, place, tensors, narrow, choice, refit)
                 tensors.clear()  # the pruned tensors may be copies
                 block = narrow.fill_block(place, left, plan.dtype)
-                for stream in [*pruned, verification]:
+                for stream in pruned:
                     stream.advance(block, place)
                 narrow.empty_block(place)
-                if choice:
-                    choice.advance_pruned(place, left)
+                if paired:
+                    paired.advance_pruned(place, left)
                 prefix = narrow.block_prefix(place)
                 named = {f"{prefix}.{name}": left.pop(name) for name in [*left]}
                 self.save_block(index, named)
                 named.clear()
             else:
-                if refit:
-                    refit.skip_layer(index, tensors)
-                if choice:
-                    choice.skip_layer(index, tensors)
-                for stream in [*pruned, verification]:
+                if paired:
+                    paired.skip_layer(index, tensors)
+                for stream in pruned:
                     stream.skip_block()
             self.rows += self.rows_of(index, counts, costs)
             refits = refit.chosen if refit else {}
@@ -247,21 +276,18 @@ class UnitRemovalPass(BlockPass):
         if refit:
             self.notes.append(refit.summary)
         removed = sum(row.removed_parameters for row in self.rows) - added
+        self.measure_dense()
         return PruneResult(
             layers=self.rows,
             sparsities=(),
             removed=removed,
             prunable=self.structure.parameters,
-            perplexity=self.compare(
-                self.dense_perplexities(streamed, dense),
-                self.perplexities(narrow, pruned),
-                self.rounded_perplexities(streamed, dense, stored, rounded),
-            ),
+            perplexity=self.measure_pruned(),
             notes=self.notes,
             files=self.store.lasting(BLOCK),
             unchanged=self.stored(streamed.outer_names),
             config=raw,
-            verification=self.write_verification(narrow, verification),
+            verification=self.write_verification(),
             resumed_from=start,
             refits=refit.chosen if refit else {},
             sections=self.sections,
@@ -274,24 +300,16 @@ class UnitRemovalPass(BlockPass):
         index: int,
         place: int,
         tensors: dict[str, Tensor],
-        kept: KeptUnits | UnitCounts,
         narrow: StreamedModel,
-        choice: BlockChoice | None,
+        choice: BlockChoice,
         refit: UnitRefit | None,
     ) -> tuple[dict[str, Tensor], Mapping[KindName, float]]:
-        """Return the remaining tensors of a block that stays, and the cost of its lost units where known.
-
-        Its kept units are in `kept`, or are chosen now.
-        """
+        """Return the remaining tensors of a block that stays, and the cost of its lost units where known."""
         family = self.folder.family
         unit_sets = layer_unit_sets(family, self.structure, index, self.kinds)
-        complete = with_biases(family, self.trained.over(index, tensors), narrow.blocks[place])
-        if choice:
-            answer = choice.prune(index, place, tensors, complete)
-            self.notes += answer.notes
-        else:
-            assert isinstance(kept, KeptUnits)
-            answer = PrunedBlock(kept.layers[index])
+        complete = with_biases(family, tensors, narrow.blocks[place])
+        answer = choice.prune(index, place, tensors, complete)
+        self.notes += answer.notes
         left = {**self.remove(place, complete, unit_sets, answer.units), **answer.changed}
         left = self.as_stored(self.streamed.block_prefix(index), left)
         if refit:
@@ -299,43 +317,22 @@ class UnitRemovalPass(BlockPass):
         self.record_block(index, answer, refit)
         return left, answer.costs
 
-    def _refit(self, narrow: StreamedModel, counts: UnitCounts) -> UnitRefit | None:
-        plan, tokens = self.plan, self.calibration_tokens
-        if plan.compensation is None or tokens is None:
+    def _paired_streams(self, counts: UnitCounts, narrow: StreamedModel) -> PairedStreams | None:
+        """Return the streams of calibration tokens that the method or a refit reads; None where neither reads any."""
+        reads, tokens, dtype = self.plan.method.reads, self.calibration_tokens, self.plan.forward_dtype
+        if tokens is None or (reads == "none" and self.plan.compensation is None):
             return None
-        return (ExpertRefit if self.fits_experts and self.folder.family.experts is not None else UnitRefit)(
-            plan.compensation,
-            self.streamed,
-            self.stream("dense-calibration", tokens, self.streamed, plan.forward_dtype),
-            narrow,
-            self.stream("calibration", tokens, narrow, plan.forward_dtype),
-            counts.layers,
-            self.notes.append,
-        )
+        dense = self.stream("dense-calibration", tokens, self.streamed, dtype)
+        is_read = reads == "pruned" or self.plan.compensation is not None
+        pruned = self.stream("calibration", tokens, narrow, dtype) if is_read else None
+        return PairedStreams(self.streamed, dense, GapPassing(dense, self.streamed, counts.layers), narrow, pruned)
 
-    def _block_choice(self, counts: UnitCounts, narrow: StreamedModel, refit: UnitRefit | None) -> BlockChoice | None:
-        method, dtype = self.plan.method, self.plan.forward_dtype
-        if not isinstance(method, BlockUnitMethod):
+    def _refit(self, paired: PairedStreams | None) -> UnitRefit | None:
+        compensation = self.plan.compensation
+        if compensation is None or paired is None:
             return None
-        tokens = self.calibration_tokens
-        assert tokens is not None
-        dense = refit.dense_stream if refit else self.stream("dense-calibration", tokens, self.streamed, dtype)
-        pruned = refit.stream if refit else self.stream("calibration", tokens, narrow, dtype)
-        reads = pruned if method.reads_pruned else None
-        return BlockChoice(
-            method=method,
-            structure=self.structure,
-            kinds=self.kinds,
-            counts=counts,
-            planned=self.planned,
-            streamed=self.streamed,
-            dense=dense,
-            gaps=GapPassing(dense, self.streamed, counts.layers),
-            narrow=narrow,
-            pruned=reads,
-            refit=refit,
-            log=self.progress.log,
-        )
+        kind = ExpertRefit if self.fits_experts and self.folder.family.experts is not None else UnitRefit
+        return kind(compensation, paired, self.notes.append)
 
     def _added_parameters(self, narrow: StreamedModel, places: Mapping[int, int]) -> int:
         """Return the number of parameters that the layers gain over the source's."""

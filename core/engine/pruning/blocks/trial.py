@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.blocks.block_choice import BlockChoice
-from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.streams.paired import GapPassing, PairedStreams
 from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.gaps import GapPassing
+from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets, remove_units
 from core.engine.pruning.units.removal_config import config_after_removal, narrow_model
@@ -41,7 +40,7 @@ class RecordedGaps(GapPassing):
 @torch.inference_mode()
 def hidden_states_after_trial(
     context: UnitSelectionContext,
-    method: BlockUnitMethod,
+    method: UnitMethod,
     counts: UnitCounts,
     dense: Stream,
     seen_NT: Tensor,
@@ -71,6 +70,7 @@ def hidden_states_after_trial(
         )
         for stream in (dense, pruned, seen):
             stream.start()
+        paired = PairedStreams(streamed, dense, RecordedGaps(dense, streamed, counts.layers), narrow, pruned)
         choice = BlockChoice(
             method=method,
             structure=context.structure,
@@ -78,17 +78,13 @@ def hidden_states_after_trial(
             counts=counts,
             planned=context.planned,
             streamed=streamed,
-            dense=dense,
-            gaps=RecordedGaps(dense, streamed, counts.layers),
-            narrow=narrow,
-            pruned=pruned if method.reads_pruned else None,
-            refit=None,
-            log=context.log,
+            paired=paired,
+            is_refitted=False,
         )
         places = {layer: place for place, layer in enumerate(counts.layers)}
         for index, tensors in streamed.read_blocks(range(len(streamed)), "trying to remove from blocks"):
             if index not in places:
-                choice.skip_layer(index, tensors)
+                paired.skip_layer(index, tensors)
                 seen.skip_block()
             else:
                 place = places[index]
@@ -96,7 +92,7 @@ def hidden_states_after_trial(
                 answer = choice.prune(index, place, tensors, complete)
                 unit_sets = layer_unit_sets(family, context.structure, index, context.kinds)
                 left = {**remove_units(complete, unit_sets, answer.units), **answer.changed}
-                choice.advance_pruned(place, left)
+                paired.advance_pruned(place, left)
                 seen.advance(narrow.fill_block(place, left, context.forward_dtype), place)
                 narrow.empty_block(place)
         ends = [hidden for _, hidden in seen.batches()]

@@ -319,7 +319,7 @@ class ExpertRefit(UnitRefit):
             block = self.narrow.fill_block(layer.place, fitted, self.stream.dtype)
             groups = [InputGroup((each.linear,)) for each in readers]
             fit = self._fitting(layer, fitted, block)
-            reference = self._reference(dense, layer.index)
+            reference = self.paired.reference(dense, layer.index)
             read = BlockPropagation(block, layer.place, self.stream, groups, self._new_statistic, reference)
             for group, statistic in read.collect().items():
                 fit(group, statistic)

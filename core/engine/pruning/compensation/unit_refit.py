@@ -4,27 +4,19 @@ The calibration tokens go through the dense model and the pruned one in parallel
 to the dense outputs, to compensate for the removed parts.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
 from core.engine.options.axes import Refit
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.streams.propagation import (
-    BlockPropagation,
-    DenseReference,
-    InputGroup,
-    PruneGroup,
-    input_groups,
-)
-from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.units.gaps import GapPassing
+from core.engine.pruning.streams.paired import PairedStreams
+from core.engine.pruning.streams.propagation import InputGroup, PruneGroup, input_groups
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units
 
 
@@ -44,37 +36,23 @@ class RemainingLayer:
 
 
 class UnitRefit:
-    """Refit of a narrower model, block by block.
+    """Refit of a narrower model, block by block, to the dense one; both streams of `paired` advance with it.
 
-    `dense_stream` goes through the blocks of `streamed`. `stream`, with the same tokens, goes through the blocks of
-    `narrow`, which are the remaining `layers` and may be narrower. `chosen` has the α of every fitted linear layer, by
-    its name in the dense model, where hold-out tokens chose it.
+    `chosen` has the α of every fitted linear layer, by its name in the dense model, where hold-out tokens chose it.
     """
 
     refitted: ClassVar[str] = "The linear layers that are left"
     """Refitted weights, as the report names them."""
 
-    def __init__(
-        self,
-        compensation: Refit,
-        streamed: StreamedModel,
-        dense_stream: Stream,
-        narrow: StreamedModel,
-        stream: Stream,
-        layers: Iterable[int],
-        note: Callable[[str], None],
-    ) -> None:
+    def __init__(self, compensation: Refit, paired: PairedStreams, note: Callable[[str], None]) -> None:
+        assert paired.pruned is not None
         self.compensation = compensation
-        self.family = streamed.folder.family
-        self.streamed, self.dense_stream = streamed, dense_stream
-        self.narrow, self.stream = narrow, stream
-        self._gaps = GapPassing(dense_stream, streamed, layers)
+        self.paired = paired
+        self.streamed, self.dense_stream = paired.streamed, paired.dense
+        self.narrow, self.stream = paired.narrow, paired.pruned
+        self.family = paired.streamed.folder.family
         self.note = note
         self.chosen: dict[str, float] = {}
-
-    @property
-    def streams(self) -> list[Stream]:
-        return [self.dense_stream, self.stream]
 
     @property
     def summary(self) -> str:
@@ -86,11 +64,6 @@ class UnitRefit:
             share = f"each by an α chosen on tokens held aside, {least:g} to {most:g}, {mean:.2f} on average"
         return f"{self.refitted} were refitted to what the dense model gives: {share}."
 
-    def skip_layer(self, index: int, tensors: dict[str, Tensor]) -> None:
-        """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
-        self._gaps.pass_layer(index, tensors)
-        self.stream.skip_block()
-
     def fit(self, layer: RemainingLayer) -> dict[str, Tensor]:
         """Refit a layer's remaining weights to the outputs of its dense tensors, and return them.
 
@@ -101,16 +74,14 @@ class UnitRefit:
         fitted = dict(layer.left)
         groups = input_groups(self.family.inputs, {name.removesuffix(".weight") for name in layer.tensors})
         if self._is_dense(layer):
-            groups = [group for group in groups if group.first == self._gaps.output_before(layer.index)]
+            groups = [group for group in groups if group.first == self.paired.gaps.output_before(layer.index)]
         if not groups:
             self._advance(layer, fitted)
             return fitted
         dense_block = self.streamed.fill_block(layer.index, layer.tensors, self.dense_stream.dtype)
-        target_streams = self._gaps.targets(layer.index, dense_block)
         block = self.narrow.fill_block(layer.place, fitted, self.stream.dtype)
-        dense = replace(self._reference(dense_block, layer.index), target_streams=target_streams)
-        propagation = BlockPropagation(block, layer.place, self.stream, groups, self._new_statistic, dense)
-        propagation.prune_in_flight(self._fitting(layer, fitted, block))
+        change = self._fitting(layer, fitted, block)
+        self.paired.fit(dense_block, layer.index, block, layer.place, groups, self._new_statistic, change)
         self.streamed.empty_block(layer.index)
         return fitted
 
@@ -139,9 +110,6 @@ class UnitRefit:
                     self.chosen[f"{prefix}.{linear}"] = round(each.refit, 4)
 
         return fit_group
-
-    def _reference(self, dense_block: nn.Module, index: int) -> DenseReference:
-        return DenseReference(dense_block, self.dense_stream, index, self.family.added_to_stream)
 
     def _is_dense(self, layer: RemainingLayer) -> bool:
         """Return True if nothing was removed so far, so that there is no error to compensate."""

@@ -1,12 +1,8 @@
 """Interface of a method for image classifiers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-
-from torch import Tensor
 
 from core.engine.options.axes import MethodParameters
-from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network
 
 
@@ -23,11 +19,3 @@ class ClassifierMethod(ABC):
         As a share of the prunable weights it is met exactly; as a share of the model's parameters, as nearly as entire
         filters allow.
         """
-
-
-class FilterMethod(ClassifierMethod):
-    """Method that removes filters, and can score them without removing any."""
-
-    @abstractmethod
-    def scores(self, network: Network, groups: CoupledChannels) -> Sequence[Tensor]:
-        """Return scores [units] of each group of coupled channels; the lowest are removed first."""

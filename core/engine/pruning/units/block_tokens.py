@@ -2,20 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from core.engine.architectures.architecture import Architecture, Experts
-from core.engine.architectures.structure import LayerShape
-from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.units import KindName, UnitKind
+from core.engine.architectures.architecture import Experts
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.input_statistics import InputMoments, InputStatistic, StackedMoments
 from core.engine.pruning.streams.propagation import InputGroup, arrivals
-from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, highest, require_finite
+from core.engine.pruning.units.removal import UnitSet
 from core.engine.pruning.units.unit_slices import StackSlice
 
 Moments: TypeAlias = InputMoments | StackedMoments
@@ -126,53 +123,3 @@ class PrunedTokens(TokensAtBlock):
     fit: Callable[[Sequence[InputGroup], FitLinears], None]
     reading: Callable[[str], InputStatistic]
     fit_experts: Callable[[Mapping[str, Tensor], FitExpert], None]
-
-
-@dataclass(frozen=True)
-class BlockToPrune:
-    """Decoder layer `layer` with all units, its tensors named within the block, and the `counts` to keep.
-
-    `tensors` also has the biases, at zero, that the counts' settings add to the block; `planned` are tensors from the
-    method's plan. `last_before_gap` is the linear layer with the last addition to the stream before removed layers;
-    None where no layer right behind the block is removed, or no linear layer adds to it.
-    """
-
-    family: Architecture
-    layer: int
-    shape: LayerShape
-    kinds: tuple[UnitKind, ...]
-    unit_sets: list[UnitSet]
-    counts: LayerCounts
-    tensors: Mapping[str, Tensor]
-    planned: Mapping[str, Tensor]
-    last_before_gap: str | None = None
-
-    def keep_highest(self, scores: Mapping[KindName, Tensor]) -> KeptLayerUnits:
-        """Keep the units of highest score, with the block's counts; raises NotFiniteWeights."""
-        require_finite({self.layer: scores})
-        return highest(self.shape, self.kinds, scores, self.counts)
-
-
-@dataclass(frozen=True)
-class PrunedBlock:
-    """Units a block keeps, and its changed tensors, which still have the shape with all units.
-
-    `scores` are the scores of all units, by kind, if there are any. `costs` is the expected increase of the loss from
-    the removal, by kind, in nats per token, where there is an estimate.
-    """
-
-    units: KeptLayerUnits
-    changed: Mapping[str, Tensor] = field(default_factory=dict)
-    costs: Mapping[KindName, float] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-    scores: Mapping[KindName, Sequence[float]] = field(default_factory=dict)
-
-    def joined_with(self, other: "PrunedBlock") -> "PrunedBlock":
-        """Return the same block without the units that another choice, of other kinds, removes."""
-        return PrunedBlock(
-            {**other.units, **self.units},
-            {**other.changed, **self.changed},
-            {**other.costs, **self.costs},
-            [*other.notes, *self.notes],
-            {**other.scores, **self.scores},
-        )

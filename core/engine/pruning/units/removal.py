@@ -140,17 +140,19 @@ class KeptUnits(BaseModel):
             sets = {kind.name: kind.sets(structure.layers[layer]) for kind in kinds}
             units = {kind: len(kept[kind]) // sets[kind] if kind in kept else each for kind, each in units.items()}
             layers[layer] = LayerCounts.of(structure, layer, kinds, units)
-        return UnitCounts(layers=layers)
+        return UnitCounts(layers=layers, kept=self.layers)
 
 
 class UnitCounts(BaseModel):
     """Size of the kept part of a model: decoder layers by their number in the source, each with its counts.
 
-    `biases` are the config's settings that add biases to layers without them; `notes` are lines for the report. Where a
-    limit of cost decided, `worth` is the table of the layers' variants that it chose from.
+    `kept` are the units themselves, where the plan chose them. `biases` are the config's settings that add biases to
+    layers without them; `notes` are lines for the report. Where a limit of cost decided, `worth` is the table of the
+    layers' variants that it chose from.
     """
 
     layers: dict[int, LayerCounts]
+    kept: dict[int, KeptLayerUnits] | None = None
     biases: list[str] = []
     notes: list[str] = []
     worth: WorthTable | None = None

@@ -8,11 +8,10 @@ from core.engine.architectures.architecture import EXPERTS_KIND
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.models.folder import ModelFolder
-from core.engine.pruning.blocks.language_pass import UnitRemovalPass
-from core.engine.pruning.blocks.plan import UnitRemovalPlan
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass, UnitRemovalPlan
 from core.engine.pruning.compensation.expert_refit import ExpertRefit, FittedRouting
 from core.engine.pruning.compensation.unit_refit import UnitRefit
-from core.engine.pruning.units.block_tokens import PrunedBlock
+from core.engine.pruning.units.method import PrunedBlock
 from core.engine.removals.experts.counts import ExpertPlan
 from core.engine.removals.experts.report import SECTION
 from core.engine.removals.unit_run import UnitRun

@@ -3,7 +3,7 @@
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.models.folder import ModelFolder
-from core.engine.pruning.blocks.plan import UnitRemovalPlan
+from core.engine.pruning.blocks.language_pass import UnitRemovalPlan
 from core.engine.removals.layers.counts import LayerPlan, first_removable_layers
 from core.engine.removals.unit_run import UnitRun
 

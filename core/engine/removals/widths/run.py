@@ -2,8 +2,7 @@
 
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.models.folder import ModelFolder
-from core.engine.pruning.blocks.language_pass import UnitRemovalPass
-from core.engine.pruning.blocks.plan import UnitRemovalPlan
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass, UnitRemovalPlan
 from core.engine.removals.unit_run import UnitRun
 
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from core.engine.exporters.engine import running
 from core.engine.exporters.gguf.exporter import GgufFiles
+from core.engine.exporters.gguf.family import refusal
 from core.engine.exporters.gguf.file_types import ALL_TYPES, FIRST
-from core.engine.exporters.gguf.refusal import refusal
 from core.engine.exporters.gguf.runtime import LlamaCpp
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
 from core.engine.exporters.gguf.vocabulary import Vocabulary
@@ -57,7 +57,7 @@ def _without_parts(settings: GgufSettings, shape: ModelShape) -> GgufSettings:
     """Return the settings of a file in whose layers parts are left out; raises the refusal of a family without them."""
     form = next((each for each in settings.family.forms if each.has_layers), None)
     if form is None:
-        raise refusal("layers without attention", f"an attention in each layer, of {settings.family.architecture}")
+        raise refusal("layers without attention", f"an attention in each layer, as {settings.form.name}")
     layers = present_layers(shape)
     if not all(each.ffn_width for each in layers):
         raise refusal("layers without FFN", "an FFN in each layer, whose attention llama.cpp leaves out otherwise")

@@ -9,8 +9,7 @@ from torch import Tensor
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.models.folder import ModelFolder
-from core.engine.pruning.blocks.language_pass import UnitRemovalPass
-from core.engine.pruning.blocks.plan import UnitRemovalPlan
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass, UnitRemovalPlan
 from core.engine.pruning.results import UnitRow
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSet
 from core.engine.removals.biases.info import BiasPlan

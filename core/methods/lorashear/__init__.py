@@ -1,1 +1,0 @@
-"""LoRAShear: the method, the units it spares, and its steps."""
