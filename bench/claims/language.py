@@ -19,7 +19,7 @@ from bench.claims.data import fashion_mnist
 from bench.claims.networks import LENET_5, RETRAINING_RATE, VGG, layers, outcome, prune, pruned, train, trained
 from bench.claims.record import Record, knee
 from bench.sources import RECALL, LanguageFiles, judge_folder
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import draw_images
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import calibration_windows, evaluation_windows
 from core.engine.evaluation.zero_shot import measure_tasks

@@ -349,7 +349,7 @@ def describe_classifier(
         if entry.dtype in WEIGHT_DTYPES:
             dtypes[entry.dtype] += entry.numel
     if not dtypes:
-        raise UnusableModel("weights are not stored as floats; float32, float16 or bfloat16 is needed")
+        raise UnusableModel("weights are not stored as floats; float32, float16 or bfloat16 is needed", param="model")
     labels = _labels(config)
     head = tensors.get(f"{family.head}.weight")
     if head is not None and head.shape[0] != len(labels):

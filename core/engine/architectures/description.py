@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
@@ -30,26 +30,19 @@ SHAPES_KEY = "secateur_shapes"
 
 All other shapes follow from the tensors.
 """
-
 CLASSIFICATION: Final = "image-classification"
 """Task of image classifiers."""
-
 USUAL_SIDE = 224
 """Height and width of images in pixels where neither the model nor its preprocessing gives them."""
-
 UNDISCOVERED: Final = "undiscovered"
 """Task of a model whose architecture is not known yet."""
-
 MOST_DESCRIPTION_BYTES: Final = 2 * 2**20
 """Largest description in bytes of JSON. The largest known models, of 214,000 tensors, take less than half."""
-
 _MOST_CONTENT_BYTES: Final = 2**27
-
-Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
-
+Tensors: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
+"""Dtype and shape of each tensor, by the file's key."""
 DISCOVERY_VERSION = 5
 """Version of the discovery. It rises when the same model would get another architecture than before."""
-
 architectures: TypeAdapter[Architecture] = TypeAdapter(Architecture)
 
 
@@ -111,18 +104,10 @@ MODEL_TASKS: Final[Mapping[str, ModelTask]] = {
 """The facts of each task, by its name in descriptions."""
 
 
-class ModelDescription(BaseModel):
-    """Facts of a language model, read from its folder.
+class _Facts(BaseModel):
+    """Facts of any model; `bytes` is the size of its weights and `dtype` their dtype."""
 
-    `parameters` counts tied weights once. `bytes` is the size of its weights and `dtype` their dtype, dequantised where
-    they are quantised. `structure` is None where an earlier version made the description. `layout` is 'per_layer' where
-    config.json describes each layer. `discovered` is the architecture where it is not declared.
-    `other_module_parameters` counts the parameters of modules outside the language model, which text does not run
-    through. `vocabulary` are the tensors with an entry for each token, a tied head left out; None where an earlier
-    version made the description.
-    """
-
-    task: Literal["language-model"] = "language-model"
+    task: str
     family: str
     architecture: str
     parameters: int
@@ -130,11 +115,60 @@ class ModelDescription(BaseModel):
     bytes: int
     dtype: str
     layers: int
+
+
+class _Described(_Facts):
+    """Facts of a model whose prunable layers are known, with the answers for a model that has nothing special."""
+
+    linears: list[LinearShape]
+
+    @property
+    def model_task(self) -> ModelTask:
+        return MODEL_TASKS[self.task]
+
+    @property
+    def language_model(self) -> "ModelDescription":
+        """Return the description itself, typed as a language model's; raises UnsupportedArchitecture."""
+        if isinstance(self, ModelDescription):
+            return self
+        raise UnsupportedArchitecture(f"{self.architecture} is not a language model", param="model")
+
+    @property
+    def classifier(self) -> "ClassifierDescription":
+        """Return the description itself, typed as a classifier's; raises UnsupportedArchitecture."""
+        if isinstance(self, ClassifierDescription):
+            return self
+        raise UnsupportedArchitecture(f"{self.architecture} is not an image classifier", param="model")
+
+    @property
+    def has_experts(self) -> bool:
+        return False
+
+    def refusal(self, offer: str) -> str | None:
+        """Return the reason why the architecture does not support an offer; None where it does."""
+        return None
+
+    def tables_in(self, dtype: str) -> dict[str, list[VocabularyTable]]:
+        """Return the field `vocabulary` with all parameters in a dtype; empty where there is none."""
+        return {}
+
+
+class ModelDescription(_Described):
+    """Facts of a language model, read from its folder.
+
+    `parameters` counts tied weights once. `bytes` and `dtype` are those of the dequantised weights where they are
+    quantised. `structure` is None where an earlier version made the description. `layout` is 'per_layer' where
+    config.json describes each layer. `discovered` is the architecture where it is not declared.
+    `other_module_parameters` counts the parameters of modules outside the language model, which text does not run
+    through. `vocabulary` are the tensors with an entry for each token, a tied head left out; None where an earlier
+    version made the description.
+    """
+
+    task: Literal["language-model"] = "language-model"
     hidden_size: int
     vocabulary_size: int
     context_length: int
     tied_embeddings: bool
-    linears: list[LinearShape]
     structure: ModelStructure | None = None
     layout: Layout = "uniform"
     other_module_parameters: int = Field(default=0, exclude_if=lambda parameters: not parameters)
@@ -153,23 +187,6 @@ class ModelDescription(BaseModel):
         return self.discovered or LANGUAGE_ARCHITECTURES[self.architecture]
 
     @property
-    def model_task(self) -> ModelTask:
-        return MODEL_TASKS[self.task]
-
-    @property
-    def language_model(self) -> Self:
-        """Return the description itself, typed as a language model's."""
-        return self
-
-    @property
-    def classifier(self) -> NoReturn:
-        raise UnsupportedArchitecture(f"{self.architecture} is not an image classifier", param="model")
-
-    def tables_in(self, dtype: str) -> dict[str, list[VocabularyTable]]:
-        """Return the field `vocabulary` with all parameters in a dtype; empty where an earlier version lacks it."""
-        return {} if self.vocabulary is None else {"vocabulary": [each.in_dtype(dtype) for each in self.vocabulary]}
-
-    @property
     def has_experts(self) -> bool:
         return self.known_as.experts is not None
 
@@ -179,8 +196,10 @@ class ModelDescription(BaseModel):
         return f"layer 0 has {', '.join(each.name for each in self.linears if each.layer == 0)}"
 
     def refusal(self, offer: str) -> str | None:
-        """Return the reason why the architecture does not support an offer; None where it does."""
         return self.known_as.refused.get(offer)
+
+    def tables_in(self, dtype: str) -> dict[str, list[VocabularyTable]]:
+        return {} if self.vocabulary is None else {"vocabulary": [each.in_dtype(dtype) for each in self.vocabulary]}
 
 
 def require_structure(description: ModelDescription) -> ModelStructure:
@@ -208,10 +227,10 @@ class ClassifierPasses(BaseModel):
 
 
 class TraceQuestion(BaseModel):
-    """Input of a trace: a model's config, the dtype and shape of each tensor by the file's key, and the image shape."""
+    """Input of a trace: a model's config, its tensors, and the shape of an image: channels, height, width."""
 
     config: dict[str, Any]
-    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    tensors: Tensors
     image_shape: tuple[int, int, int]
 
 
@@ -222,7 +241,7 @@ class TraceAnswer(BaseModel):
     error: str | None = None
 
 
-class ClassifierDescription(BaseModel):
+class ClassifierDescription(_Described):
     """Facts of an image classifier, read from its folder.
 
     `linears` are its convolutions and linear layers, each as the matrix [outputs, kernel x inputs] that is pruned;
@@ -232,80 +251,24 @@ class ClassifierDescription(BaseModel):
     """
 
     task: Literal["image-classification"] = CLASSIFICATION
-    family: str
-    architecture: str
-    parameters: int
-    prunable_parameters: int
-    bytes: int
-    dtype: str
-    layers: int
-    linears: list[LinearShape]
     classes: int
     labels: list[str]
     image: ImageShape
     reshaped: bool = False
     passes: ClassifierPasses | None = Field(default=None, exclude_if=lambda passes: passes is None)
-
-    @property
-    def model_task(self) -> ModelTask:
-        return MODEL_TASKS[self.task]
-
-    @property
-    def classifier(self) -> Self:
-        """Return the description itself, typed as a classifier's."""
-        return self
-
-    @property
-    def language_model(self) -> NoReturn:
-        raise UnsupportedArchitecture(f"{self.architecture} is not a language model", param="model")
-
-    @property
-    def discovered(self) -> None:
-        """Return None: architectures of classifiers are always declared."""
-        return None
-
-    @property
-    def layout(self) -> Literal["uniform"]:
-        """Return 'uniform', the only layout of classifiers."""
-        return "uniform"
-
-    def tables_in(self, dtype: str) -> dict[str, object]:
-        """Return no field: classifiers have no tables of tokens."""
-        return {}
-
-    @property
-    def has_experts(self) -> bool:
-        return False
+    discovered: ClassVar[None] = None
+    """Architectures of classifiers are always declared."""
+    layout: ClassVar[Literal["uniform"]] = "uniform"
 
     @property
     def named_linears(self) -> str:
         """Return the names of its layers for an error message."""
         return f"the model has {', '.join(each.name for each in self.linears[:20])}"
 
-    def refusal(self, offer: str) -> str | None:
-        """Return the reason why the architecture does not support an offer; None where it does."""
-        return None
-
-
-DescriptionType = TypeVar(
-    "DescriptionType", ModelDescription, ClassifierDescription, ModelDescription | ClassifierDescription
-)
-
-
-def task_of(value: Any) -> str:
-    named = value.get("task") if isinstance(value, Mapping) else getattr(value, "task", None)
-    return str(named)
-
-
-AnyDescription = Annotated[
-    Annotated[ModelDescription, Tag("language-model")] | Annotated[ClassifierDescription, Tag("image-classification")],
-    Discriminator(task_of),
-]
-
 
 Description: TypeAlias = ModelDescription | ClassifierDescription
-
-
+DescriptionType = TypeVar("DescriptionType", bound=_Described)
+AnyDescription = Annotated[Description, Field(discriminator="task")]
 descriptions: TypeAdapter[Description] = TypeAdapter(AnyDescription)
 
 
@@ -325,7 +288,7 @@ def is_narrowed(description: Description, dtype: StoredDtype) -> bool:
     return dtype not in ("keep", description.dtype)
 
 
-class UndiscoveredFacts(BaseModel):
+class UndiscoveredFacts(_Facts):
     """Facts of a language model before its architecture is discovered.
 
     `prunable_parameters` is 0, because it is unknown; so is `layers` if the config has no usual name for it. `digest`
@@ -333,12 +296,7 @@ class UndiscoveredFacts(BaseModel):
     """
 
     task: Literal["undiscovered"] = UNDISCOVERED
-    family: str
-    architecture: str
-    parameters: int
     prunable_parameters: int = 0
-    bytes: int
-    dtype: str
     layers: int = 0
     digest: str
 
@@ -384,22 +342,9 @@ class UndiscoveredModel(UndiscoveredFacts):
         }
 
 
-_contents: TypeAdapter[tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]] = TypeAdapter(
-    tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]
-)
-
-
-Source = ModelDescription | ClassifierDescription | UndiscoveredModel
-
-
-sources: TypeAdapter[Source] = TypeAdapter(
-    Annotated[
-        Annotated[ModelDescription, Tag("language-model")]
-        | Annotated[ClassifierDescription, Tag("image-classification")]
-        | Annotated[UndiscoveredModel, Tag(UNDISCOVERED)],
-        Discriminator(task_of),
-    ]
-)
+_contents: TypeAdapter[tuple[dict[str, Any], Tensors]] = TypeAdapter(tuple[dict[str, Any], Tensors])
+Source: TypeAlias = ModelDescription | ClassifierDescription | UndiscoveredModel
+sources: TypeAdapter[Source] = TypeAdapter(Annotated[Source, Field(discriminator="task")])
 
 
 def stored_description(source: Source) -> dict[str, Any]:
@@ -414,7 +359,7 @@ def stored_description(source: Source) -> dict[str, Any]:
     return source.model_dump(mode="json")
 
 
-def content_digest(config: Mapping[str, Any], tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+def content_digest(config: Mapping[str, Any], tensors: Tensors) -> str:
     """Return the SHA-256 of a model's config, and of the names, dtypes and shapes of its tensors."""
     return _digest([config, sorted((name, dtype, list(shape)) for name, (dtype, shape) in tensors.items())])
 

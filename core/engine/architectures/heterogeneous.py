@@ -175,7 +175,7 @@ def per_layer_architecture(config: Mapping[str, Any], discovered: Architecture |
             param="model",
         )
     layers = config.get(LAYERS_KEY)
-    known = {key for kind in BLOCK_KINDS for key in kind.settings(family).values()}
+    known = {key for kind in BLOCK_KINDS for key in kind.settings(family)}
     if (
         not isinstance(layers, list)
         or len(layers) != family.config_value(config, "num_hidden_layers")

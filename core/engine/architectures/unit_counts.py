@@ -8,7 +8,7 @@ from itertools import product
 from pydantic import BaseModel
 
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.units import AttentionMode, KindName, UnitKind, removed_kinds
+from core.engine.architectures.units import BLOCK_KINDS, AttentionMode, KindName, UnitKind, removed_kinds
 from secateur_wire.errors import InvalidSparsity, UnsupportedArchitecture
 
 
@@ -90,8 +90,10 @@ class LayerCounts:
 
 
 def removable_parameters(structure: ModelStructure, layer: int, kinds: Sequence[UnitKind]) -> int:
-    """Return the parameters of all units of these kinds in a layer."""
-    return sum(kind.all_parameters(structure, layer) for kind in kinds)
+    """Return the parameters of all units of these kinds in a layer; those of heads include keys and values."""
+    whole = {kind.name: kind for kind in BLOCK_KINDS}
+    counted = [whole[kind.name] for kind in kinds]
+    return sum(kind.units(structure.layers[layer]) * kind.parameters(structure, layer) for kind in counted)
 
 
 def fine_kind(kinds: Sequence[UnitKind]) -> UnitKind:

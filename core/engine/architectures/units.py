@@ -1,8 +1,8 @@
 """Kinds of units that can be removed from a decoder block: heads, channels and experts."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from core.engine.architectures.architecture import (
     CHANNELS_KIND,
@@ -41,48 +41,22 @@ class KindFacts(NamedTuple):
     sizes: list[dict[str, int]]
 
 
-class UnitKind(ABC):
+@dataclass(frozen=True)
+class _Kind:
     """Kind of unit within decoder blocks.
 
-    `name` is its name in scores, counts and reports, `rank` its place among the kinds of a layer. Units with `is_fine`
-    are so small that they go in aligned steps and make up the difference that units of other kinds leave.
+    `name` is its name in scores, counts and reports, and `size` that of the number of its units among a layer's sizes.
+    Units with `is_fine` are so small that they go in aligned steps and make up the difference that units of other kinds
+    leave.
     """
 
-    name: ClassVar[KindName]
-    rank: ClassVar[int]
-    is_fine: ClassVar[bool] = False
+    name: KindName
+    size: str
+    is_fine: bool = False
 
-    @abstractmethod
-    def is_removed(self, attention: AttentionMode) -> bool:
-        """Return True if a job with that attention mode removes units of this kind."""
-
-    @abstractmethod
-    def read(self, family: Architecture, blocks: Sequence[Block], configs: Sequence[Mapping[str, Any]]) -> KindFacts:
-        """Return the facts of a model from each layer's tensors and config; raises UnusableModel."""
-
-    @abstractmethod
-    def settings(self, family: Architecture) -> Mapping[str, str]:
-        """Return the config's name for each size that these units determine."""
-
-    def values(self, family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Return the settings of a layer with these sizes, by their names in the family's config."""
-        return {key: sizes[size] for size, key in self.settings(family).items()}
-
-    @abstractmethod
     def units(self, shape: LayerShape) -> int:
         """Return the number of units in a layer, in each of its sets."""
-
-    @abstractmethod
-    def parameters(self, structure: ModelStructure, layer: int) -> int:
-        """Return the parameters of one unit of a layer, summed over the layer's sets."""
-
-    @abstractmethod
-    def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
-        """Return, for each run of an axis, the features of one unit, and the features that no unit owns."""
-
-    @abstractmethod
-    def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
-        """Return the sizes of a layer of that shape when it keeps this many units."""
+        return shape.sizes.get(self.size, 0)
 
     def parts(self, shape: LayerShape) -> int:
         """Return the number of equal groups of a layer's units that must each keep the same number."""
@@ -92,9 +66,9 @@ class UnitKind(ABC):
         """Return the number of sets of units in a layer that each keep the same number: one set for each expert."""
         return 1
 
-    def all_parameters(self, structure: ModelStructure, layer: int) -> int:
-        """Return the parameters of all units of a layer."""
-        return self.units(structure.layers[layer]) * self.parameters(structure, layer)
+    def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
+        """Return the sizes of a layer of that shape when it keeps this many units."""
+        return {self.size: units}
 
     def accepts(self, structure: ModelStructure, sizes: Mapping[str, int], hidden_size: int) -> bool:
         """Return True if a config of that hidden size accepts layers of these sizes."""
@@ -152,16 +126,22 @@ def _size(family: Architecture, axis: UnitAxis, entry: TensorEntry) -> int:
 
 
 _FACTS: Final = ("head_dim", "heads_divide_hidden", "head_parameters", "kv_group_parameters")
-
-
 _NO_HEADS: Final = {"heads": 0, "kv_heads": 0}
 
 
-class _Heads(UnitKind):
-    """Base of the two ways to count heads."""
+@dataclass(frozen=True)
+class Heads(_Kind):
+    """Heads of the attention: KV heads with their groups of query heads, or query heads, equal in number by KV head.
 
-    name = "heads"
-    rank = 10
+    Facts of the model: `head_parameters` counts the parameters of one query head, `kv_group_parameters` those of a KV
+    head with its group, sized as in the first layer with heads; both are 0 where the architecture does not offer the
+    removal of heads. An axis has runs of query features, then key features, then value features (which count as keys)
+    in a fused projection. A run named `head` or `kv_head` has one feature per head; other runs have the head size.
+    """
+
+    @property
+    def _is_group(self) -> bool:
+        return self.size == "kv_heads"
 
     def read(self, family: Architecture, blocks: Sequence[Block], configs: Sequence[Mapping[str, Any]]) -> KindFacts:
         sublayer = family.sublayer_of(self.name)
@@ -185,9 +165,7 @@ class _Heads(UnitKind):
             {
                 "head_dim": head_dim,
                 "heads_divide_hidden": family.heads_divide_hidden,
-                "head_parameters": axis_parameters(
-                    family, blocks[first], family.axes(self.name), {"query": head_dim, "head": 1}
-                ),
+                "head_parameters": axis_parameters(family, blocks[first], axes, {"query": head_dim, "head": 1}),
                 "kv_group_parameters": axis_parameters(family, blocks[first], axes, rows),
             },
             [
@@ -196,9 +174,31 @@ class _Heads(UnitKind):
             ],
         )
 
-    def settings(self, family: Architecture) -> Mapping[str, str]:
+    def settings(self, family: Architecture) -> Mapping[str, tuple[str, int]]:
         keys = {"heads": HEADS_KEY, "kv_heads": KV_HEADS_KEY}
-        return {size: family.config_keys.get(key, key) for size, key in keys.items()}
+        return {family.config_keys.get(key, key): (size, 1) for size, key in keys.items()}
+
+    def parts(self, shape: LayerShape) -> int:
+        return 1 if self._is_group else shape.sizes["kv_heads"]
+
+    def parameters(self, structure: ModelStructure, layer: int) -> int:
+        if not self._is_group:
+            return structure.facts["head_parameters"]
+        first = next((each for each in structure.layers if each.sizes["heads"]), structure.layers[0])
+        more = _group(structure.layers[layer]) - _group(first)
+        return structure.facts["kv_group_parameters"] + more * structure.facts["head_parameters"]
+
+    def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
+        shape, head_dim = structure.layers[layer], structure.facts["head_dim"]
+        group, kv_heads = _group(shape), shape.sizes["kv_heads"]
+        if self._is_group:
+            return {"query": (group * head_dim, 0), "key": (head_dim, 0), "head": (group, 0), "kv_head": (1, 0)}
+        return {"query": (head_dim, 0), "key": (0, kv_heads * head_dim), "head": (1, 0), "kv_head": (0, kv_heads)}
+
+    def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
+        if self._is_group:
+            return {"heads": units * _group(shape), "kv_heads": units}
+        return {"heads": units, "kv_heads": shape.sizes["kv_heads"]}
 
     def accepts(self, structure: ModelStructure, sizes: Mapping[str, int], hidden_size: int) -> bool:
         heads = sizes.get("heads", 0)
@@ -206,77 +206,6 @@ class _Heads(UnitKind):
 
     def fixed_settings(self, family: Architecture, structure: ModelStructure) -> dict[str, int]:
         return {family.config_keys.get(HEAD_DIM_KEY, HEAD_DIM_KEY): structure.facts["head_dim"]}
-
-
-class KVGroups(_Heads):
-    """KV head with its group of query heads."""
-
-    def is_removed(self, attention: AttentionMode) -> bool:
-        return attention == "kv_groups"
-
-    def units(self, shape: LayerShape) -> int:
-        return shape.sizes["kv_heads"]
-
-    def parameters(self, structure: ModelStructure, layer: int) -> int:
-        first = next((each for each in structure.layers if each.sizes["heads"]), structure.layers[0])
-        more = _group(structure.layers[layer]) - _group(first)
-        return structure.facts["kv_group_parameters"] + more * structure.facts["head_parameters"]
-
-    def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
-        head_dim = structure.facts["head_dim"]
-        group = _group(structure.layers[layer])
-        return {"query": (group * head_dim, 0), "key": (head_dim, 0), "head": (group, 0), "kv_head": (1, 0)}
-
-    def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
-        return {"heads": units * _group(shape), "kv_heads": units}
-
-
-class QueryHeads(_Heads):
-    """Query head; every KV head keeps the same number of query heads."""
-
-    def is_removed(self, attention: AttentionMode) -> bool:
-        return attention == "query_heads"
-
-    def units(self, shape: LayerShape) -> int:
-        return shape.sizes["heads"]
-
-    def parameters(self, structure: ModelStructure, layer: int) -> int:
-        return structure.facts["head_parameters"]
-
-    def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
-        head_dim = structure.facts["head_dim"]
-        kv_heads = structure.layers[layer].sizes["kv_heads"]
-        return {"query": (head_dim, 0), "key": (0, kv_heads * head_dim), "head": (1, 0), "kv_head": (0, kv_heads)}
-
-    def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
-        return {"heads": units, "kv_heads": shape.sizes["kv_heads"]}
-
-    def parts(self, shape: LayerShape) -> int:
-        return shape.sizes["kv_heads"]
-
-    def all_parameters(self, structure: ModelStructure, layer: int) -> int:
-        """Return the parameters of the attention's heads, including keys and values."""
-        return KVGroups().all_parameters(structure, layer)
-
-
-def attention_mode(requested: AttentionChoice, structure: ModelStructure) -> AttentionMode:
-    """Return the unit by which heads are removed.
-
-    `auto` means KV groups where there are several, else query heads, and none where no head can be removed. Raises
-    InvalidParameters where the request removes heads that the family cannot give up.
-    """
-    removes_heads = structure.facts["kv_group_parameters"] > 0
-    if requested == "auto":
-        if not removes_heads:
-            return "none"
-        return "kv_groups" if any(layer.sizes["kv_heads"] > 1 for layer in structure.layers) else "query_heads"
-    if requested != "none" and not removes_heads:
-        raise InvalidParameters(
-            "parameters.attention: heads of this family cannot be removed, its head size follows from the hidden size; "
-            "use 'none' (channels only)",
-            param="parameters.attention",
-        )
-    return requested
 
 
 def _group(shape: LayerShape) -> int:
@@ -300,15 +229,15 @@ def _kv_heads(family: Architecture, block: Block, heads: int, head_dim: int) -> 
     return kv_heads
 
 
-class Channels(UnitKind):
-    """Channel of the FFN, or one channel of every expert."""
+@dataclass(frozen=True)
+class Channels(_Kind):
+    """Channels of the FFN: their rows in the layers that produce them, and their column in the layer that reads them.
 
-    name = CHANNELS_KIND
-    rank = 20
-    is_fine = True
-
-    def is_removed(self, attention: AttentionMode) -> bool:
-        return True
+    In a mixture, channels are those of each expert: a layer has `expert_sets` sets of channels in the stacks of its
+    experts, and `linear_sets` in the linear layers beside the experts whose width follows the same setting. Facts of
+    the model: `channel_parameters` counts the parameters of one channel in linear layers, `expert_channel_parameters`
+    in the stacks.
+    """
 
     def read(self, family: Architecture, blocks: Sequence[Block], configs: Sequence[Mapping[str, Any]]) -> KindFacts:
         axes = family.axes(self.name)
@@ -324,14 +253,8 @@ class Channels(UnitKind):
             [{"channels": number} for number in channels],
         )
 
-    def settings(self, family: Architecture) -> Mapping[str, str]:
-        return {"channels": family.width_key}
-
-    def values(self, family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
-        return {family.width_key: family.width_factor * sizes["channels"]}
-
-    def units(self, shape: LayerShape) -> int:
-        return shape.sizes["channels"]
+    def settings(self, family: Architecture) -> Mapping[str, tuple[str, int]]:
+        return {family.width_key: (self.size, family.width_factor)}
 
     def sets(self, shape: LayerShape) -> int:
         return shape.sizes.get("expert_sets", 0) + shape.sizes.get("linear_sets", 1)
@@ -343,9 +266,6 @@ class Channels(UnitKind):
 
     def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
         return {"channel": (1, 0)}
-
-    def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
-        return {"channels": units}
 
     def fixed_settings(self, family: Architecture, structure: ModelStructure) -> dict[str, int]:
         return dict(family.width_settings)
@@ -377,12 +297,13 @@ def _of_experts(family: Architecture, experts: Experts, channels: ExpertChannels
     return KindFacts({**facts}, sizes)
 
 
-class ExpertUnits(UnitKind):
-    name = EXPERTS_KIND
-    rank = 30
+@dataclass(frozen=True)
+class WholeExperts(_Kind):
+    """Whole experts of a mixture: their matrices, and their entries in the router's weights and biases.
 
-    def is_removed(self, attention: AttentionMode) -> bool:
-        return False
+    Facts of a model whose experts can be removed: `expert_parameters` counts the parameters of one expert. A layer has
+    a number of `experts`, in `expert_groups` that each lose the same number.
+    """
 
     def read(self, family: Architecture, blocks: Sequence[Block], configs: Sequence[Mapping[str, Any]]) -> KindFacts:
         experts = family.experts
@@ -399,12 +320,9 @@ class ExpertUnits(UnitKind):
             [{"experts": number, "expert_groups": groups if number else 0} for number in counts],
         )
 
-    def settings(self, family: Architecture) -> Mapping[str, str]:
+    def settings(self, family: Architecture) -> Mapping[str, tuple[str, int]]:
         routing = None if family.experts is None else family.experts.routing
-        return {} if routing is None else {"experts": routing.count}
-
-    def units(self, shape: LayerShape) -> int:
-        return shape.sizes.get("experts", 0)
+        return {} if routing is None else {routing.count: (self.size, 1)}
 
     def parts(self, shape: LayerShape) -> int:
         return shape.sizes.get("expert_groups", 1)
@@ -415,19 +333,45 @@ class ExpertUnits(UnitKind):
     def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
         return {"expert": (1, 0)}
 
-    def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
-        return {"experts": units}
 
+UnitKind: TypeAlias = Heads | Channels | WholeExperts
+"""Kind of unit. Each has, beside what `_Kind` has:
 
-KINDS: Final = (KVGroups(), QueryHeads(), Channels(), ExpertUnits())
-BLOCK_KINDS: Final = tuple({each.name: each for each in reversed(KINDS)}.values())[::-1]
-"""One kind of each name, for facts that do not depend on how its units are counted."""
-
-
-EXPERT_UNITS: Final = next(each for each in BLOCK_KINDS if each.name == EXPERTS_KIND)
+- `read`: the facts of a model from each layer's tensors and config; raises UnusableModel;
+- `settings`: the config's names that these units determine, each with the size it counts and its factor;
+- `parameters`: the parameters of one unit of a layer, summed over the layer's sets;
+- `runs`: for each run of an axis, the features of one unit, and the features that no unit owns.
+"""
+_KV_GROUPS: Final = Heads("heads", "kv_heads")
+_QUERY_HEADS: Final = Heads("heads", "heads")
+_CHANNELS: Final = Channels(CHANNELS_KIND, "channels", is_fine=True)
+EXPERT_UNITS: Final = WholeExperts(EXPERTS_KIND, "experts")
 """Kind of unit for a whole expert of a mixture. Only methods for experts remove it."""
+BLOCK_KINDS: Final[tuple[UnitKind, ...]] = (_KV_GROUPS, _CHANNELS, EXPERT_UNITS)
+"""One kind of each name, in the order of a layer, for facts that do not depend on how its units are counted."""
 
 
 def removed_kinds(attention: AttentionMode) -> tuple[UnitKind, ...]:
     """Return the kinds of units that a job with that attention mode removes, in the order of a layer."""
-    return tuple(each for each in KINDS if each.is_removed(attention))
+    heads = {"kv_groups": (_KV_GROUPS,), "query_heads": (_QUERY_HEADS,), "none": ()}
+    return (*heads[attention], _CHANNELS)
+
+
+def attention_mode(requested: AttentionChoice, structure: ModelStructure) -> AttentionMode:
+    """Return the unit by which heads are removed.
+
+    `auto` means KV groups where there are several, else query heads, and none where no head can be removed. Raises
+    InvalidParameters where the request removes heads that the family cannot give up.
+    """
+    removes_heads = structure.facts["kv_group_parameters"] > 0
+    if requested == "auto":
+        if not removes_heads:
+            return "none"
+        return "kv_groups" if any(layer.sizes["kv_heads"] > 1 for layer in structure.layers) else "query_heads"
+    if requested != "none" and not removes_heads:
+        raise InvalidParameters(
+            "parameters.attention: heads of this family cannot be removed, its head size follows from the hidden size; "
+            "use 'none' (channels only)",
+            param="parameters.attention",
+        )
+    return requested

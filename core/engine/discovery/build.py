@@ -11,9 +11,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
+from transformers.pytorch_utils import Conv1D
 
 from core.engine.discovery.configuration import causal_class, language_path
-from core.engine.discovery.probe import randomise
 from core.engine.models.loading import own_implementations
 from secateur_wire.errors import UnsupportedArchitecture
 
@@ -105,3 +105,25 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     return weight.shape[0]
+
+
+@torch.no_grad()
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Set a tiny model's weights so that all of it reacts: activations of about one, no row or norm like another."""
+    generator = torch.Generator().manual_seed(seed)
+    scaled = {
+        id(module.weight): module.weight.shape[0 if isinstance(module, Conv1D) else -1]
+        for module in model.modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    for parameter in model.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if id(parameter) in scaled:
+            parameter.copy_(noise / scaled[id(parameter)] ** 0.5)
+        elif parameter.dim() > 1 and float(parameter.abs().mean()) < 0.2:
+            parameter.copy_(noise / parameter.shape[-1] ** 0.5)
+        else:
+            parameter.add_(0.1 * noise)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.weight.normal_(generator=generator)

@@ -43,19 +43,17 @@ class Differential:
         """Return the settings without a value, which other settings determine."""
         return tuple(name for name, value in self.config.to_dict().items() if value is None)
 
-    @cached_property
-    def alone(self) -> dict[str, frozenset[Change]]:
-        """Return the changes when one is added to a whole-number setting, by setting, for valid models only."""
-        alone = {}
-        for name, value in self.integers.items():
-            changes = self.changes({name: value + 1})
-            if isinstance(changes, frozenset) and changes:
-                alone[name] = changes
-        return alone
-
     def raw_with(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return config.json with other settings."""
         return with_part(self._raw, self._path, {**part_of(self._raw, self._path), **settings})
+
+    def with_settings(self, settings: Mapping[str, Any]) -> "Differential | None":
+        """Return the differential of the config with other settings; None where no model can be built of it."""
+        try:
+            changed = Differential(self.raw_with(settings))
+            return changed if changed.shapes else None
+        except Exception:  # config classes and constructors validate with exceptions of any type
+            return None
 
     def config_with(self, settings: Mapping[str, Any]) -> PretrainedConfig | str:
         """Return the config with other settings, or the reason why its class rejects them."""

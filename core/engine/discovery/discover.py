@@ -31,6 +31,7 @@ from core.engine.discovery.configuration import (
 )
 from core.engine.discovery.execution import EXPERT, ROUTER, STACKED, Execution, TracedSublayer, trace
 from core.engine.discovery.experts import UnknownExperts, check_stacks, discover_experts, with_routing
+from core.engine.discovery.hypotheses import CHANNELS, HEADS, with_layers_key, with_units
 from core.engine.discovery.names import (
     StoredLayers,
     StoredNames,
@@ -40,7 +41,6 @@ from core.engine.discovery.names import (
     stored_layers,
     stored_names,
 )
-from core.engine.discovery.removal_axes import with_units
 from core.engine.discovery.resizing import lists_by_layer, narrowed, shortened
 from secateur_wire.errors import SecateurError, UnsupportedArchitecture
 
@@ -62,11 +62,16 @@ class _TracedModel:
 
 def discover(config_json: Settings, tensors: Mapping[str, TensorEntry]) -> Architecture:
     """Return the architecture of a model; raises UnsupportedArchitecture or UnusableModel with the reason."""
-    return discover_with_copy(config_json, tensors)[0]
+    return with_units(*discover_with_copy(config_json, tensors))
 
 
-def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]) -> tuple[Architecture, Settings]:
-    """Return the architecture of a model as `discover` does, and the settings of a small copy of it."""
+def discover_with_copy(
+    config_json: Settings, tensors: Mapping[str, TensorEntry]
+) -> tuple[Architecture, Settings, Settings]:
+    """Return the architecture of a model without its units, the settings of a small copy, and those of its own widths.
+
+    Raises as `discover` does.
+    """
     check_extent(config_json)
     check_sizes(config_json, tensors)
     settings = read_settings(config_json)
@@ -131,7 +136,7 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
     )
     check_stacks(traced.model, architecture, tensors)
     architecture = with_routing(architecture, small, small_settings)
-    return with_units(architecture, small_settings, traced.settings), small_settings
+    return with_layers_key(architecture, small_settings), small_settings, traced.settings
 
 
 def _traced_model(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _TracedModel:
@@ -228,9 +233,9 @@ def _experts(traced: _TracedModel, left_alone: Mapping[str, str], small: PreTrai
 def _refused(
     traced: _TracedModel, experts: Experts | str | None, small: PreTrainedModel, settings: Settings
 ) -> dict[str, str]:
-    refused = {}
+    refused: dict[str, str] = {}
     if isinstance(experts, str):
-        refused["experts"] = experts
+        refused |= dict.fromkeys(("experts", CHANNELS, HEADS), experts)
     layers = reason_to_keep_layers(small, settings, traced.blocks.name)
     if layers is not None:
         refused["layers"] = layers
@@ -310,7 +315,7 @@ def _sublayer(output: str, alike: Sequence[TracedSublayer]) -> Sublayer:
     norms = {each.norm for each in alike}
     return Sublayer(
         (*filter(None, before), (output,)),
-        {"heads": ()} if any(each.attends for each in alike) else {},
+        {HEADS: ()} if any(each.attends for each in alike) else {},
         norm=norms.pop() if len(norms) == 1 else None,
     )
 

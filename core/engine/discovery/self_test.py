@@ -19,14 +19,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 
-from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.units import EXPERT_UNITS, UnitKind, removed_kinds
 from core.engine.discovery.blocks import run_model, sample_tokens
 from core.engine.discovery.build import build_random
 from core.engine.discovery.configuration import Settings, open_config
-from core.engine.discovery.differential import one_line
-from core.engine.discovery.removal_axes import with_units
-from core.engine.discovery.units import CHANNELS, HEADS, UNIFORM
+from core.engine.discovery.differential import Differential, one_line
+from core.engine.discovery.hypotheses import CHANNELS, HEADS, UNIFORM, hypotheses
 from core.engine.evaluation.reload_check import difference_beyond
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.experts import stored_tensors
@@ -50,32 +49,68 @@ _TOLERANCE: Final = 1e-4
 _CPU: Final = torch.device("cpu")
 
 
-def self_tested(architecture: Architecture, small: Settings) -> Architecture:
-    """Return the architecture with a refusal of everything that fails on a small copy with these settings."""
-    as_small = _with_real_runs(with_units(architecture, small, small), architecture)
+def self_tested(architecture: Architecture, small: Settings, real: Settings) -> Architecture:
+    """Return the architecture with the units that can be removed, and a refusal of everything that fails.
+
+    All is tried on a small copy with the settings `small`. Of several hypotheses about units the first that holds is
+    taken.
+    """
     with TemporaryDirectory() as place:
         folder, work = Path(place, "model"), Path(place, "work")
         work.mkdir()
         build_random(open_config(small)).save_pretrained(folder)
-        required: tuple[str, ...] = ()
-        reason: str | None = None
         try:
-            failed = failed_cuts(folder, as_small, work)
-            if LAYERS not in failed and LAYERS not in as_small.refused:
-                required = required_outputs(folder, as_small, work)
-            reason = _reason_to_keep_experts(folder, as_small, work)
+            architecture = _with_tested_units(architecture, folder, work, Differential(small), Differential(real))
         except Exception as error:  # the code of any model may fail in any way
-            failed = {WEIGHTS: f"a small copy of it cannot be pruned: {type(error).__name__}: {one_line(error)}"}
-    if WEIGHTS in failed:  # every removal depends on blocks that run one by one
-        failed = dict.fromkeys((WEIGHTS, CHANNELS, HEADS, LAYERS), failed[WEIGHTS])
-        reason = failed[WEIGHTS]
-    experts, reason = architecture.experts, reason or failed.get(EXPERTS)
+            reason = f"a small copy of it cannot be pruned: {type(error).__name__}: {one_line(error)}"
+            architecture = _refusing_all(architecture, reason)
+    return architecture
+
+
+def _refusing_all(architecture: Architecture, reason: str) -> Architecture:
+    """Return an architecture that offers nothing: every removal depends on blocks that run one by one."""
+    failed = dict.fromkeys((WEIGHTS, CHANNELS, HEADS, LAYERS), reason)
+    experts = architecture.experts
     return replace(
         architecture,
-        sublayers=tuple(
-            replace(each, units={kind: axes for kind, axes in each.units.items() if kind not in failed})
-            for each in architecture.sublayers
-        ),
+        refused={**failed, **architecture.refused},
+        experts=None if experts is None else experts.without_routing(reason),
+    )
+
+
+def _with_tested_units(
+    architecture: Architecture, folder: Path, work: Path, small: Differential, real: Differential
+) -> Architecture:
+    if (reason := _failure(folder, architecture)) is not None:
+        return _refusing_all(architecture, reason)
+    as_small = architecture
+    for kind in (CHANNELS, HEADS):
+        reason = None
+        for each in hypotheses(kind, architecture, small, real):
+            if isinstance(each, str):
+                reason = each
+                continue
+            if (why := architecture.refused.get(UNIFORM)) is not None:
+                reason = f"layers get as narrow by their modelling file, which leaves heads as they are: {why}"
+                break
+            tried = each.applied(as_small, is_small=True)
+            failed = _failed_units(folder, tried, kind, work)
+            reason = failed.pop(kind, None)
+            if reason is None:
+                as_small = replace(tried, refused={**tried.refused, **failed})
+                architecture = each.applied(architecture)
+                architecture = replace(architecture, refused={**architecture.refused, **failed})
+                break
+        if reason is not None:
+            as_small = replace(as_small, refused={**as_small.refused, kind: reason})
+            architecture = replace(architecture, refused={**architecture.refused, kind: reason})
+    failed = _failed_parts(folder, as_small, work)
+    required: tuple[str, ...] = ()
+    if LAYERS not in failed and LAYERS not in as_small.refused:
+        required = required_outputs(folder, as_small, work)
+    experts, reason = architecture.experts, failed.pop(EXPERTS, None) or _reason_to_keep_experts(folder, as_small, work)
+    return replace(
+        architecture,
         refused={**failed, **architecture.refused},
         required=required,
         experts=experts if experts is None or reason is None else experts.without_routing(reason),
@@ -83,29 +118,13 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
 
 
 def _reason_to_keep_experts(folder: Path, architecture: Architecture, work: Path) -> str | None:
-    opened = open_model(folder, discovered=architecture)
-    dense = load_model(opened, _CPU, dtype=torch.float32)
+    opened, dense = _opened(folder, architecture)
     return reason_to_keep_experts(opened, dense, lambda kept: _reloaded(opened, [EXPERT_UNITS], kept, work))
 
 
-def _with_real_runs(small: Architecture, architecture: Architecture) -> Architecture:
-    """Return the architecture of a small copy, with the runs of the real widths where only these show them."""
-    real = {axis.module: axis for each in architecture.sublayers for axes in each.units.values() for axis in axes}
-    linears = set(architecture.linears)
-
-    def named(axis: UnitAxis) -> UnitAxis:
-        return axis if axis.module in linears else real.get(axis.module, axis)
-
-    return replace(
-        small,
-        width_key=architecture.width_key,
-        width_factor=architecture.width_factor,
-        width_settings=architecture.width_settings,
-        sublayers=tuple(
-            replace(each, units={kind: tuple(map(named, axes)) for kind, axes in each.units.items()})
-            for each in small.sublayers
-        ),
-    )
+def _opened(folder: Path, architecture: Architecture) -> tuple[ModelFolder, PreTrainedModel]:
+    opened = open_model(folder, discovered=architecture)
+    return opened, load_model(opened, _CPU, dtype=torch.float32)
 
 
 def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[str, str]:
@@ -113,40 +132,53 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
 
     `folder` holds a tiny random model of it, `work` is an empty folder.
     """
-    opened = open_model(folder, discovered=architecture)
+    if (reason := _failure(folder, architecture)) is not None:
+        return {WEIGHTS: reason}
+    failed: dict[str, str] = {}
+    for kind in (CHANNELS, HEADS):
+        if kind not in architecture.refused and architecture.axes(kind):
+            failed |= _failed_units(folder, architecture, kind, work)
+    return failed | _failed_parts(folder, architecture, work)
+
+
+def _failure(folder: Path, architecture: Architecture) -> str | None:
+    """Return why nothing can be removed from a tiny model; None where it generates and its blocks run one by one."""
+    opened, dense = _opened(folder, architecture)
+    if (reason := _failure_to_generate(dense)) is not None:
+        return f"it does not generate text with its own cache in the library before anything is removed: {reason}"
+    return None if WEIGHTS in architecture.refused else _streamed_difference(opened, dense)
+
+
+def _failed_units(folder: Path, architecture: Architecture, name: str, work: Path) -> dict[str, str]:
+    """Return the reason why units of a kind cannot be removed, or not from each layer a number of its own."""
+    failed: dict[str, str] = {}
+    try:
+        opened, dense = _opened(folder, architecture)
+        modes = {type(kind).__name__: kind for mode in ("kv_groups", "query_heads") for kind in removed_kinds(mode)}
+        for kind in [each for each in modes.values() if each.name == name]:
+            for is_uniform in (True, False):
+                kept = _random_units(opened, kind, is_uniform)
+                what = name if is_uniform or UNIFORM in architecture.refused else PER_LAYER
+                if kept is None or {what, name} & failed.keys() or what in architecture.refused:
+                    continue
+                if (reason := _difference(opened, dense, [kind], kept, work)) is not None:
+                    failed[what] = reason
+    except Exception as error:  # a wrong hypothesis may contradict the shapes in any way
+        failed[name] = f"{type(error).__name__}: {one_line(error)}"
+    return failed
+
+
+def _failed_parts(folder: Path, architecture: Architecture, work: Path) -> dict[str, str]:
+    """Return the reasons why experts cannot be pruned, or layers cannot be removed."""
+    opened, dense = _opened(folder, architecture)
     structure = opened.description.structure
     assert structure is not None
-    dense = load_model(opened, _CPU, dtype=torch.float32)
     failed: dict[str, str] = {}
-    if (reason := _failure_to_generate(dense)) is not None:
-        return {
-            WEIGHTS: f"it does not generate text with its own cache in the library before anything is removed: {reason}"
-        }
-    if WEIGHTS not in opened.family.refused and (reason := _streamed_difference(opened, dense)) is not None:
-        failed[WEIGHTS] = reason
-    if opened.family.experts is not None:  # files store stacks expert by expert, so both directions are tested
+    if architecture.experts is not None:  # files store stacks expert by expert, so both directions are tested
         everything = KeptUnits(layers={layer: {} for layer in range(len(structure.layers))})
         reason = _difference(opened, dense, [], everything, work)
         failed |= {} if reason is None else {EXPERTS: f"its experts are not pruned: {reason}"}
-    modes: dict[tuple[str, str], UnitKind] = {
-        (kind.name, type(kind).__name__): kind for mode in ("kv_groups", "query_heads") for kind in removed_kinds(mode)
-    }
-    for (name, _), kind in modes.items():
-        if name in failed or name in opened.family.refused or not opened.family.axes(name):
-            continue
-        for is_uniform in (True, False):
-            kept = _random_units(opened, kind, is_uniform)
-            if kept is None:
-                continue
-            what = name if is_uniform or UNIFORM in opened.family.refused else PER_LAYER
-            if what in failed or what in opened.family.refused:
-                continue
-            reason = _difference(opened, dense, [kind], kept, work)
-            if reason is not None:
-                failed[what] = reason
-                if is_uniform:
-                    break
-    if LAYERS not in opened.family.refused:
+    if LAYERS not in architecture.refused:
         for removed in sorted({0, len(structure.layers) // 2, len(structure.layers) - 1}):
             layers = [layer for layer in range(len(structure.layers)) if layer != removed]
             reason = _difference(opened, dense, [], KeptUnits(layers={layer: {} for layer in layers}), work)

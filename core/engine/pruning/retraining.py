@@ -10,10 +10,10 @@ from core.engine.models.accelerator import backend_of
 from core.engine.models.classifier import COUNTERS
 from core.engine.models.reshaping import reshape_modules
 from core.engine.pruning.network import Network, weights_of
-from core.engine.recovery.implementations import classifier_recovery
+from core.engine.recovery.distill import image_loss
 from core.engine.recovery.request import Recovery
+from core.engine.recovery.trainable import ZeroPattern
 from core.engine.recovery.training import Training
-from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import ROUND
 from core.engine.resume.store import ResumeStore, Saved
 from core.progress import PartialProgress, Progress
@@ -45,7 +45,7 @@ def retrain(
         model,
         torch.arange(len(images))[:, None],  # image numbers take the place of token sequences
         filled,
-        loss=classifier_recovery(recovery.method).image_loss(images, recovery, teacher),
+        loss=image_loss(images, recovery, teacher),
         rule=ZeroPattern(pruned),
         accelerator=backend_of(device).training(),
         store=store,

@@ -1,4 +1,4 @@
-"""Store of the records from which a killed job resumes, in the work folder of one attempt.
+"""Store of the records from which a killed job resumes, in the work folder of one attempt, and their fingerprint.
 
 Tensors are written as soon as they are computed; the state, with the SHA-256 of every file, is written last. A record
 is valid only where every hash matches, the state's own included: a process killed at any point leaves the previous
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,16 +26,18 @@ from torch import Tensor
 from core.engine.models.tensors import load_tensors, write_tensors
 from core.engine.resume.kinds import FOLDER, STATE, Kind
 
+JsonObject = dict[str, Any]
+"""Object as in JSON."""
 VERSIONS = ("torch", "transformers", "accelerate", "peft")
 """Packages whose arithmetic affects a stage's numbers."""
 RECORD_VERSION = 4
 """Version of the saved records. It rises when a stage changes a saved name or meaning; older attempts then start over.
 """
-
-
-JsonObject = dict[str, Any]
-"""Object as in JSON."""
 _LASTING = "lasting"
+_SETTLED_NS = 2 * 10**9
+"""Age from which a file's time of change tells it from all later contents: no file system rounds times to more."""
+_hashed: dict[tuple[int, int, int, int], str] = {}
+"""SHA-256 of each file that this process has read, by its device, inode, size and time of change."""
 
 
 @dataclass(frozen=True)
@@ -201,9 +204,8 @@ def _positions(folder: Path) -> list[Path]:
 
 
 def _write_record(file: Path, record: JsonObject) -> None:
-    line = json.dumps(record)
     partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps({"sha256": hashlib.sha256(line.encode()).hexdigest()})[:-1] + f', "record": {line}}}')
+    partial.write_text(json.dumps({"sha256": _sha256_of(record), "record": record}))
     partial.replace(file)
 
 
@@ -214,15 +216,24 @@ def _read_record(file: Path) -> JsonObject | None:
         digest, record = content["sha256"], content["record"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    is_intact = digest == hashlib.sha256(json.dumps(record).encode()).hexdigest()
-    return dict(record) if is_intact else None
+    return dict(record) if digest == _sha256_of(record) else None
+
+
+def _sha256_of(record: JsonObject) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def _is_intact(file: Path, digest: str) -> bool:
+    """Return True if a file has a SHA-256; it is read again only where it has changed since."""
     try:
-        return file_sha256(file) == digest
+        stat = file.stat()
+        identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        known = _hashed.get(identity) or file_sha256(file)
     except OSError:
         return False
+    if time.time_ns() - stat.st_mtime_ns > _SETTLED_NS:
+        _hashed[identity] = known
+    return known == digest
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from core.counting import counted
-from core.engine.datasets.image_set import ImageSet
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import ImageSet, draw_images
 from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.retraining import restore_round, retrain_between, save_round

@@ -26,8 +26,7 @@ from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import Sensitivity
 from core.engine.pruning.network import Network, weight_of, weights_of
 from core.engine.pruning.retraining import retrain
-from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery
+from core.engine.recovery.request import RECOVERIES, Recovery
 from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.engine.resume.store import JsonObject, ResumeStore, Runtime, fingerprint, tensors_sha256
 from core.methods.classifiers.sensitivity import classifier_sensitivity

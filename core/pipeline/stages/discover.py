@@ -18,9 +18,9 @@ def discover_and_test(config: Mapping[str, JsonValue], tensors: Mapping[str, Ten
     from core.engine.discovery.self_test import self_tested
     from core.engine.vocabulary.small_copy import with_vocabulary
 
-    architecture, small = discover_with_copy(config, tensors)
+    architecture, small, real = discover_with_copy(config, tensors)
     architecture = with_vocabulary(architecture, small)
-    return architecture if "experts" in architecture.refused else self_tested(architecture, small)
+    return architecture if "experts" in architecture.refused else self_tested(architecture, small, real)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from core.device_kinds import CPU
 from core.engine.architectures.description import ModelDescription, require_structure, stored_as
 from core.engine.architectures.structure import cached_values_of_group
-from core.engine.architectures.unit_counts import CostLimit
+from core.engine.architectures.unit_counts import CostLimit, removable_parameters
 from core.engine.architectures.units import KindName, removed_kinds
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.latency import DenseLatency
@@ -286,7 +286,7 @@ def memory_limit(target: Target, offered: Offered, source: ModelDescription, tok
         }
         for kind, numbers in offered.items()
     }
-    going = sum(_KINDS[kind].all_parameters(structure, 0) for kind in offered)
+    going = removable_parameters(structure, 0, [_KINDS[kind] for kind in offered])
     staying = {"heads": shape.sizes["kv_heads"]} if "heads" not in offered else {}
     layer = weight * (shape.parameters - going + sum(cached[kind] * number for kind, number in staying.items()))
     fixed = float(source.bytes - weight * structure.parameters)

@@ -19,7 +19,6 @@ from core.engine.architectures.description import (
     UndiscoveredFacts,
     UndiscoveredModel,
     stored_description,
-    task_of,
 )
 from core.engine.architectures.sandboxed import Slot, describe_sandboxed
 from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
@@ -146,7 +145,7 @@ def add_model(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[
     """
     row, is_new = _add(session, ModelRow, caller, values)
     require_same_model(row, values["revision"])
-    task = MODEL_TASKS.get(task_of(values["description"]))
+    task = MODEL_TASKS.get(values["description"]["task"])
     if is_new and task is not None and task.is_traced:
         ask_for_trace(session, row)
     return row, is_new

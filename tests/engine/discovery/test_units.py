@@ -16,7 +16,7 @@ from core.engine.architectures.architecture import (
 )
 from core.engine.discovery.configuration import Settings, open_config
 from core.engine.discovery.discover import merged_groups
-from core.engine.discovery.removal_axes import with_units
+from core.engine.discovery.hypotheses import with_units
 from core.engine.discovery.resizing import narrowed, shortened
 from tests.engine.crossing import partly
 from tests.engine.tiny import UNLIKE, architecture_of, make_config
@@ -76,7 +76,7 @@ def test_widths_that_a_small_copy_has_in_other_proportions_are_those_of_the_mode
     real = {**small, "qk_nope_head_dim": 20, "qk_rope_head_dim": 8, "v_head_dim": 18}
     projections = ("self_attn.q_b_proj", "self_attn.kv_b_proj", "self_attn.o_proj")
     attention = Sublayer((projections[:1], projections[1:2], projections[2:]))
-    bare = Architecture("youtu", "YoutuForCausalLM", "Youtu", 0, "model", "model.layers", "lm_head", (attention,))
+    bare = Architecture("youtu", "YoutuForCausalLM", "Youtu", "model", "model.layers", "lm_head", (attention,))
     found = with_units(bare, small, real)
     assert found.axes("heads") == (
         UnitAxis("self_attn.q_b_proj", "out", ("head:28",)),

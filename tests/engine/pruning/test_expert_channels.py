@@ -1,6 +1,5 @@
 """Channels of experts, and heads beside them: each loses its own, and the artifact gives the masked model's logits."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from bench.architectures.masked import without_units
-from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_counts import removable_parameters
 from core.engine.architectures.units import removed_kinds
-from core.engine.checkpoints.safetensors_header import read_header
-from core.engine.discovery.discover import discover_with_copy
 from core.engine.models.experts import ExpertStacks
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.results import PruneResult, UnitRow
@@ -26,8 +22,8 @@ from tests.engine.pruning.test_experts import (
     NO_REFIT,
     PER_EXPERT,
     STACKED,
-    WEIGHTS,
     differences,
+    discovered,
     divergence,
     opened,
     pruned,
@@ -103,11 +99,9 @@ def test_a_refit_and_the_frontier_come_closer_on_the_tokens_they_see(
     assert refitted < plain * 0.6 and frontier < plain * 0.6
 
 
-def test_heads_that_a_norm_spans_whose_width_no_setting_counts_stay(tmp_path: Path) -> None:
-    tiny_model("olmoe", 0).save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    architecture, _ = discover_with_copy(config, read_header(tmp_path / WEIGHTS))
-    assert "each row of self_attn.q_proj affects all of its output, as a norm" in architecture.refused["heads"]
+def test_heads_that_a_norm_spans_whose_width_no_setting_counts_stay() -> None:
+    _, architecture = discovered("olmoe")
+    assert "heads" in architecture.refused
     assert not architecture.axes("heads") and architecture.axes("channels")
 
 

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from core.engine.resume import store as resume_store
 from core.engine.resume.kinds import BLOCK, FOLDER, STATE, STEP, Kind, kinds_in
-from core.engine.resume.store import Rejected, ResumeStore, Saved
+from core.engine.resume.store import Rejected, ResumeStore, Saved, file_sha256
 from tests.engine.resuming import positions
 
 CHANGES = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove"}
@@ -198,3 +199,23 @@ def test_what_was_adopted_is_the_attempts_own_and_outlives_the_one_it_came_from(
 
 def refuse(*paths: object) -> None:
     raise PermissionError("this file system has no links")
+
+
+def test_a_file_is_hashed_once_a_process_and_again_where_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, BLOCK, 1, 2)
+    files = [file for file in tmp_path.rglob("*.safetensors") if file.parent.name != "0000001"]
+    hashed: list[Path] = []
+    monkeypatch.setattr(resume_store, "file_sha256", lambda file: hashed.append(file) or file_sha256(file))
+    assert [loaded(BLOCK, tmp_path) for _ in range(2)] == [2, 2]
+    assert sorted(hashed) == sorted(2 * files), "a file of this moment may yet change within its time of change"
+    for file in files:
+        os.utime(file, ns=(0, file.stat().st_mtime_ns - 10**10))
+    del hashed[:]
+    assert [loaded(BLOCK, tmp_path) for _ in range(3)] == [2, 2, 2]
+    assert loaded(BLOCK, tmp_path / "next", [tmp_path]) == 2, "halved or taken over by another attempt"
+    assert sorted(hashed) == sorted(files)
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert loaded(BLOCK, tmp_path) == 1

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from core.counting import counted
-from core.engine.datasets.chat.rendered import Frame
+from core.engine.datasets.chat.conversations import Frame
 from core.engine.evaluation.answers.answerer import Answerer, Written
 from core.engine.evaluation.answers.divergence import SharedTokens, divergences_along, shared_tokens
 from core.engine.evaluation.answers.figures import Along, AnswerPair

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from core.engine.datasets.token_ids import token_ids
+from core.engine.datasets.token_bytes import token_ids
 from core.engine.evaluation.answers.answerer import Written
 from core.engine.evaluation.answers.figures import ReadAnswer
 from core.engine.evaluation.answers.questions import EvaluationQuestion

@@ -89,7 +89,8 @@ def _settings(family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
 
     A layer without units of a kind has no setting for it.
     """
-    return {key: value for kind in _offered(family) for key, value in kind.values(family, sizes).items() if value}
+    settings = ((key, *each) for kind in _offered(family) for key, each in kind.settings(family).items())
+    return {key: factor * sizes[size] for key, size, factor in settings if sizes[size]}
 
 
 def _first_sizes(layers: Iterable[Mapping[str, int]]) -> dict[str, int]:

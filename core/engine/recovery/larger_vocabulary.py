@@ -6,6 +6,7 @@ the sum over all of its tokens that begin with that one. Within a token of the t
 there it learns the next token of the text, with probability 1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,8 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from core.engine.datasets.token_bytes import TokenBytes
-from core.engine.datasets.token_ids import token_ids
+from core.engine.datasets.token_bytes import TokenBytes, token_ids
 from secateur_wire.errors import InvalidRequest
 
 _TEACHER: Final = "recovery.teacher"
@@ -57,11 +57,18 @@ class LargerVocabulary:
         self._tokens = tokens
         self._firsts_V = _first_pieces(student, teacher, tokens, teacher_tokens)
 
-    def logits(self, teacher_logits_TV: Tensor, reading: Reading, tokens_T: Tensor) -> Tensor:
+    def translated(self, tokens_T: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the teacher's predictions after each of the student's tokens, as logits [time, vocabulary].
 
-        `teacher_logits_TV` are of the tokens of `reading`, which is how the teacher read `tokens_T`.
+        `predict` returns the teacher's own logits of its tokens [1, time].
         """
+        reading = self.read(tokens_T)
+        if reading is None:
+            return self.labels(tokens_T)
+        return self.logits(predict(reading.ids_T.to(tokens_T.device)[None])[0], reading, tokens_T)
+
+    def logits(self, teacher_logits_TV: Tensor, reading: Reading, tokens_T: Tensor) -> Tensor:
+        """Return predictions of the tokens of `reading`, which is how the teacher read `tokens_T`, translated."""
         logits_TV, device = self.labels(tokens_T), tokens_T.device
         p_NV = teacher_logits_TV[torch.tensor(reading.teacher_places, device=device)].float().softmax(-1)
         sums_NV = torch.zeros((len(p_NV), self._tokens + 1), device=device)
