@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.claims.data import digits, fashion_mnist
 from bench.claims.networks import RETRAINING_RATE, VGG, Recipe, outcome, pruned, train, trained
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import draw_images
 
 _SHARE, _STEPS, _SEEDS = 0.4, 300, range(5)
 _FEW = 128
