@@ -27,7 +27,7 @@ from core.engine.options.sensitivity import Sensitivity
 from core.engine.pruning.network import Network, weight_of, weights_of
 from core.engine.pruning.retraining import retrain
 from core.engine.recovery.request import RECOVERIES, Recovery
-from core.engine.removals.weights.options import prunable_linears, selection_of
+from core.engine.removals.weights import prunable_linears, selection_of
 from core.engine.resume.store import JsonObject, ResumeStore, Runtime, fingerprint, tensors_sha256
 from core.methods.classifiers.sensitivity import classifier_sensitivity
 from core.methods.engine import build_classifier_method
@@ -180,7 +180,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
     prunes = get_method(recipe.method).prunes
     if prunes:
         progress.stage("prune")
-        build_classifier_method(recipe.method, parameters, recipe.pattern).prune(network)
+        build_classifier_method(recipe.method, parameters).prune(network)
         model.eval()
     round_to_stored(model, folder)
     recovered: RecoveryReport | None = None
