@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from core.engine.removals.vocabulary.counts import too_few_tokens
+from core.engine.removals.vocabulary import too_few_tokens
 from core.engine.vocabulary.counts import Counts, read_scripts, scripts_of, scripts_of_characters, used_scripts
 from core.engine.vocabulary.tokenizer import Tokenizer, refusal
 from secateur_wire.errors import InvalidRequest

@@ -18,8 +18,7 @@ from torch import Tensor
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_counts import WidthReduction
 from core.engine.architectures.units import AttentionMode, KindName, UnitKind
-from core.engine.cuts.plan import RemovalPlan
-from core.engine.cuts.report import LAYER
+from core.engine.cuts import LAYER, RemovalPlan
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel
@@ -32,9 +31,8 @@ from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.paired import GapPassing, PairedStreams
 from core.engine.pruning.units.method import PlannedTensors, PrunedBlock, UnitMethod, UnitSelectionContext
-from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSet, layer_unit_sets, remove_units
-from core.engine.pruning.units.removal_config import config_after_removal, narrow_model
+from core.engine.pruning.units.removal_config import config_after_removal, narrow_model, with_biases
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
 from secateur_wire.base import JsonObject
