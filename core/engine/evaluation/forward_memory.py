@@ -19,6 +19,13 @@ SMALL_TENSORS = 1.02
 """Factor for small tensors that are not counted: biases, norms, indices, and the allocator's rounding."""
 _LONGEST_TIMED = 2048
 """Most tokens of a timed prefill."""
+VERIFIED_POSITIONS = 64
+"""Tokens whose logits are compared."""
+_FLOAT = 4
+_COPIES_OF_EXPERTS = 2
+"""Bytes of an opened mixture, as a multiple of its files: their pages, and the stacks built from them."""
+_COPIES_IN_CONVERSION = 3
+"""Copies of a stack of experts while it is built: as read, stacked, and joined with another."""
 
 
 def timed_tokens(description: ModelDescription, sequence_length: int) -> int:
@@ -46,15 +53,6 @@ def approximate_values(description: ModelDescription) -> tuple[int, int]:
     """Return roughly the peak of values per token inside a block, and the cached values per token."""
     widest = max(each.out_features for each in description.linears)
     return 6 * description.hidden_size + 3 * widest, 2 * description.hidden_size
-
-
-VERIFIED_POSITIONS = 64
-"""Tokens whose logits are compared."""
-_FLOAT = 4
-_COPIES_OF_EXPERTS = 2
-"""Bytes of an opened mixture, as a multiple of its files: their pages, and the stacks built from them."""
-_COPIES_IN_CONVERSION = 3
-"""Copies of a stack of experts while it is built: as read, stacked, and joined with another."""
 
 
 @dataclass(frozen=True)

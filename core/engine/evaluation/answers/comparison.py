@@ -24,6 +24,9 @@ from core.engine.models.precision import measuring_dtype
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES
 
+_POSITIONS = 256
+"""Most positions whose predictions are in memory at once."""
+
 
 @dataclass(frozen=True)
 class SharedTokens:
@@ -268,7 +271,3 @@ class AnswerComparison:
     @cached_property
     def _shared(self) -> SharedTokens | None:
         return shared_tokens(*self._tokenizers)
-
-
-_POSITIONS = 256
-"""Most positions whose predictions are in memory at once."""
