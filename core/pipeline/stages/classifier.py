@@ -123,10 +123,14 @@ def image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int
 
 def prune_facts(spec: ClassifierSpec) -> JsonObject:
     """Return the facts that the rounds of a method depend on."""
+    training = None
+    if spec.recovery is not None and (recovery := spec.recipe.recovery) is not None:
+        training = [spec.recovery.sha256, recovery.samples, recovery.seed]
     return {
         **spec.recipe.model_dump(mode="json", include={"method", "sparsity", "pattern", "parameters", "calibration"}),
         "revision": spec.model.revision,
         "images": None if spec.calibration is None else spec.calibration.sha256,
+        "training": training,
     }
 
 
@@ -167,6 +171,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
         sparsity=recipe.sparsity or 0.0,
         pattern=parse_pattern(recipe.pattern),
         images=images.calibration,
+        training=images.recovery,
         device=device,
         progress=PartialProgress(progress, end=_PRUNED if recovery else _MEASURED),
         store=resume_store(spec, "prune", prune_facts(spec), device),
