@@ -29,7 +29,7 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.results import PruneResult
 from core.engine.quantization.gptq.method import GPTQ
-from core.engine.removals.run import language_run
+from core.engine.removals.runs import LANGUAGE_RUNS
 from core.pipeline.plans import make_plan, walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
@@ -281,7 +281,7 @@ def _perplexities(
     assert isinstance(plan, LayerwisePlan)
     texts = {"articles": language.in_domain, "source code": language.out_of_domain}
     with TemporaryDirectory(prefix="claims-") as place:
-        walk = language_run(request.pass_removal).walk(
+        walk = LANGUAGE_RUNS[request.pass_removal.id].walk(
             folder,
             replace(plan, rounding=rounding),
             device=device,

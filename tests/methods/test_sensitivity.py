@@ -15,7 +15,7 @@ from core.engine.models.folder import open_model
 from core.engine.options.axes import SensitivityOptions
 from core.engine.options.sensitivity import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.engine.pruning.network import Network, mean_loss
-from core.engine.removals.weights.options import LayerSelection, prunable_linears
+from core.engine.removals.weights import LayerSelection, prunable_linears
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
 from core.methods.classifiers.coupled_channels import CoupledChannels

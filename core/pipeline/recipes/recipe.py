@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
-from core.engine.cuts.removal import Removal
+from core.engine.cuts import Removal
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.options.axes import MethodParameters
 from core.engine.quantization.registry import ROUNDINGS

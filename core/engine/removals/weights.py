@@ -1,16 +1,20 @@
-"""Layers of a model that a request prunes, and the checks that pattern and allocation fit them."""
+"""Weights: single weights become zero, and every tensor keeps its shape. The layers pruned, and their checks."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from core.engine.architectures.description import Description
 from core.engine.architectures.structure import LinearShape
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.cuts import Cut, Figure, Removal, RemovalPlan, SizeScale
 from core.engine.options.axes import AllocationOptions, MethodParameters
 from core.engine.options.patterns import Pattern, require_divisible
 from secateur_wire.errors import InvalidParameters
+from secateur_wire.metrics import Sparsity
 
 _ALLOCATION_TOLERANCE = 0.005
 """Largest difference between the mean of an explicit allocation and the requested sparsity."""
@@ -30,6 +34,39 @@ class LayerSelection(MethodParameters):
     include_lm_head: bool = Field(
         False, description="Prune the output head (lm_head) too. Refused if it shares its weights with the embeddings."
     )
+
+
+class WeightRemoval(Removal):
+    """Removal of single weights, which become zero."""
+
+    def check(self, cut: Cut) -> RemovalPlan:
+        _check_masks(cut.description, selection_of(cut.options), cut.pattern, cut.sparsity)
+        return RemovalPlan()
+
+    def reachable(self, cut: Cut) -> Sequence[float]:
+        linears = prunable_linears(cut.description, selection_of(cut.options))
+        return [0.0, sum(each.numel for each in linears) / cut.description.parameters]
+
+    def scale(self, cut: Cut, figure: Figure) -> SizeScale:
+        """Return the scale of nonzero parameters or of bytes, where each prunable weight also takes a bit of a mask."""
+        description = cut.description
+        linears = prunable_linears(description, selection_of(cut.options))
+        prunable = sum(linear.numel for linear in linears)
+        margin = 0.5 / min(linear.in_features for linear in linears)
+        if figure == "parameters":
+            return SizeScale(description.parameters, prunable, margin)
+        return SizeScale(description.bytes + prunable / 8, prunable * WEIGHT_BYTES[description.dtype], margin)
+
+    def nearest(self, cut: Cut, figure: Figure) -> int:
+        scale = self.scale(cut, figure)  # all sparsities below 1 are reachable
+        return math.floor(scale.start - scale.slope * (1 - scale.margin)) + 1
+
+    def outcome(self, share: Sparsity, layers: Sequence[Mapping[str, Any]], pattern: str | None) -> str:
+        kind = "" if pattern is None else f" ({pattern})"
+        return f"{share.prunable:.2%} of the prunable weights are zero{kind}, {share.model:.2%} of all parameters."
+
+
+WEIGHTS = WeightRemoval("weights", zeroes=True, keeps_zeros=True, offer="weights")
 
 
 def prunable_linears(description: Description, parameters: LayerSelection) -> list[LinearShape]:
@@ -95,7 +132,7 @@ def _require_applicable(description: Description, param: str) -> None:
         raise InvalidParameters(why, param=param)
 
 
-def check_masks(description: Description, checked: LayerSelection, parsed: Pattern, sparsity: float) -> None:
+def _check_masks(description: Description, checked: LayerSelection, parsed: Pattern, sparsity: float) -> None:
     linears = prunable_linears(description, checked)
     require_divisible(linears, parsed)
     compensation, allocation = checked.compensation_options, checked.allocation_options

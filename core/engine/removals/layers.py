@@ -1,14 +1,23 @@
-"""Numbers of whole layers that can be removed, for models that need at least one layer of some kinds."""
+"""Layers: a language model loses whole decoder layers; some models need at least one layer of some kinds."""
 
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.structure import ModelStructure
-from core.engine.architectures.unit_counts import ROUNDING
-from core.engine.cuts.plan import RemovalPlan
+from core.engine.architectures.unit_counts import ROUNDING, LayerCounts
+from core.engine.cuts import Cut, Losses, Removal, RemovalPlan
+from core.engine.options.axes import MethodParameters
 from secateur_wire.errors import InvalidSparsity
+
+
+class LayerOptions(MethodParameters):
+    """Options of methods that remove whole layers."""
+
+    def check_removed_layers(self, description: ModelDescription, count: int) -> None:
+        """Require that `count` whole layers can be removed; raises InvalidSparsity or InvalidParameters."""
+        check_layer_count(description, count)
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,36 @@ class LayerPlan(RemovalPlan):
     """Plan that removes `removed` whole layers."""
 
     removed: int = 0
+
+    def remaining_counts(self, description: ModelDescription) -> dict[int, LayerCounts]:
+        layers = require_structure(description).layers
+        removed = first_removable_layers(description, range(len(layers))[::-1], self.removed)
+        return {
+            layer: LayerCounts.of_all(shape, self.kinds) for layer, shape in enumerate(layers) if layer not in removed
+        }
+
+
+class LayerRemoval(Removal):
+    """Removal of whole decoder layers."""
+
+    def check(self, cut: Cut) -> LayerPlan:
+        description = cut.language_model
+        structure = require_structure(description)
+        count = layer_count(structure, parameters=description.parameters, ratio=cut.sparsity, at_least=cut.at_least)
+        assert isinstance(cut.options, LayerOptions)
+        cut.options.check_removed_layers(description, count)
+        return LayerPlan(removed=count)
+
+    def reachable(self, cut: Cut) -> Sequence[float]:
+        structure = require_structure(cut.language_model)
+        layers = len(structure.layers)
+        return [count * structure.parameters / layers / cut.description.parameters for count in range(layers)]
+
+    def losses(self, cut: Cut) -> Losses:
+        return Losses(layers=True, different_layers=cut.layout == "per_layer")
+
+
+LAYERS = LayerRemoval("layers", offer="layers")
 
 
 def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_least: bool = False) -> int:

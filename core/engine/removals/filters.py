@@ -1,11 +1,9 @@
-"""Filters: the reachable sparsities of a classifier."""
+"""Filters: image classifiers lose convolution filters, with every channel coupled to them."""
 
 from collections.abc import Sequence
 
-from core.engine.cuts.cut import Cut
-from core.engine.cuts.plan import RemovalPlan
-from core.engine.cuts.removal import Removal
-from core.engine.removals.weights.options import prunable_linears, selection_of
+from core.engine.cuts import Cut, Removal, RemovalPlan
+from core.engine.removals.weights import prunable_linears, selection_of
 
 _MOST = 0.9
 """Largest share of a classifier's parameters in a planned request. Only the engine computes the number of filters."""
@@ -21,11 +19,5 @@ class FilterRemoval(Removal):
     def reachable(self, cut: Cut) -> Sequence[float]:
         return [0.0, _MOST]
 
-    def steps(self, cut: Cut) -> Sequence[float]:
-        return ()
 
-    def is_measurable_alone(self, *, trains: bool) -> bool:
-        return True
-
-
-INFO = FilterRemoval("filters", 50, keeps_zeros=True)
+FILTERS = FilterRemoval("filters", keeps_zeros=True, is_fine=True)

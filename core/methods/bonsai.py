@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,16 @@ from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits, UnitCounts, UnitSet, kept_mask
-from core.engine.pruning.units.unit_slices import UnitSlice
-from core.methods.bonsai.mask_regression import regress
 from core.methods.descriptions.structured import BonsaiParameters
 from secateur_wire.errors import NotFiniteWeights
+
+_FOLDS = 5
+_PENALTIES = {"L2": (1e-3, 1e-2, 1e-1, 1.0, 10.0), "L1": (0.3, 0.1, 0.03, 0.01)}
+"""Weights of the penalties: shares of the largest eigenvalue of XᵀX / n (L2), and of the smallest L1 penalty for which
+all coefficients are zero.
+"""
+_LASSO_STEPS = 300
+_LASSO_TOLERANCE = 1e-4
 
 
 class Bonsai(UnitMethod):
@@ -121,62 +127,32 @@ class _MaskedModel:
     """Model with all its blocks in memory, and the masks over its units."""
 
     def __init__(self, context: UnitSelectionContext) -> None:
-        self.context = context
-        streamed, dtype = context.streamed, context.forward_dtype
-        assert context.calibration is not None
-        self.blocks = [streamed.fill_block(n, streamed.read_block(n), dtype) for n in range(context.layers)]
-        self.arguments = RecordedArguments(streamed, dtype)
-        unit_sets = [context.unit_sets(layer) for layer in range(context.layers)]
-        self.masks = UnitMasks(self.blocks, unit_sets)
+        self._streamed, self._dtype, self._micro_batch = context.streamed, context.forward_dtype, context.micro_batch
+        self._arguments = RecordedArguments(context.streamed, context.forward_dtype)
+        self._blocks = [
+            context.streamed.fill_block(layer, context.streamed.read_block(layer), context.forward_dtype)
+            for layer in range(context.layers)
+        ]
+        self.masks = UnitMasks(self._blocks, [context.unit_sets(layer) for layer in range(context.layers)])
 
     def perplexity(self, tokens_NT: Tensor, kept_U: Tensor) -> float:
+        """Return the perplexity on tokens [sequences, time] with only these units kept."""
         with self.masks.masked(kept_U):
-            batches = tokens_NT.split(self.context.micro_batch)
-            return perplexity(self.context.streamed, ((tokens_BT, self._run(tokens_BT)) for tokens_BT in batches))
+            batches = tokens_NT.split(self._micro_batch)
+            return perplexity(self._streamed, ((tokens_BT, self._run(tokens_BT)) for tokens_BT in batches))
 
     def prior(self, tokens_NT: Tensor, kept_U: Tensor) -> tuple[Tensor, float]:
         """Return mean |W_out|·rms(activation) of each unit, and the perplexity, with only these units kept."""
-        places = [self.context.streamed.places(each) for each in tokens_NT.split(self.context.micro_batch)]
+        places = [self._streamed.places(each) for each in tokens_NT.split(self._micro_batch)]
         with self.masks.recorded_statistics(places) as seen:
             measured = self.perplexity(tokens_NT, kept_U)
         return self.masks.output_magnitudes(seen).double(), measured
 
     def _run(self, tokens_BT: Tensor) -> Tensor:
-        hidden_BTD = self.context.streamed.embed(tokens_BT).to(self.context.forward_dtype)
-        for block, arguments in zip(self.blocks, self.arguments.of(tokens_BT), strict=True):
+        hidden_BTD = self._streamed.embed(tokens_BT).to(self._dtype)
+        for block, arguments in zip(self._blocks, self._arguments.of(tokens_BT), strict=True):
             hidden_BTD = call_block(block, hidden_BTD, arguments)
         return hidden_BTD
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Units of one kind of one decoder layer, with the block whose weights read them."""
-
-    layer: int
-    units: UnitSet
-    block: nn.Module
-
-    @property
-    def unit_slice(self) -> UnitSlice:
-        """Return the columns, by unit, of the weight that reads them."""
-        return self.units.reading_slice
-
-    @property
-    def module(self) -> nn.Module:
-        return self.block.get_submodule(self.unit_slice.linear)
-
-    @property
-    def weight(self) -> Tensor:
-        return self.block.get_parameter(self.unit_slice.name)
-
-    @contextmanager
-    def masked(self, kept: Tensor) -> Iterator[None]:
-        """Zero the units not `kept` for their reader, inside the context."""
-        removed_F = torch.ones(self.weight.shape[self.unit_slice.dimension], dtype=torch.bool)
-        removed_F[self.unit_slice.features(kept)] = False
-        handle = self.module.register_forward_pre_hook(_zeroing(removed_F.to(self.weight.device)))
-        with removed_after([handle]):
-            yield
 
 
 class UnitMasks:
@@ -192,8 +168,10 @@ class UnitMasks:
     """
 
     def __init__(self, blocks: Sequence[nn.Module], unit_sets: Sequence[Sequence[UnitSet]]) -> None:
-        self._readers = [_Reader(layer, each, block) for layer, block in enumerate(blocks) for each in unit_sets[layer]]
-        self._sizes = [reader.units.units for reader in self._readers]
+        self._sets = [(layer, each) for layer in range(len(blocks)) for each in unit_sets[layer]]
+        self._sizes = [each.units for _, each in self._sets]
+        self._readers = [blocks[layer].get_submodule(each.linear) for layer, each in self._sets]
+        self._weights = [blocks[layer].get_parameter(each.output) for layer, each in self._sets]
         self._layers = len(blocks)
 
     def __len__(self) -> int:
@@ -202,23 +180,25 @@ class UnitMasks:
     def split(self, values_U: Tensor) -> list[dict[KindName, Tensor]]:
         """Split a vector over all units by layer and kind."""
         split: list[dict[KindName, Tensor]] = [{} for _ in range(self._layers)]
-        for reader, values in zip(self._readers, values_U.split(self._sizes), strict=True):
-            split[reader.layer][reader.units.kind] = values
+        for (layer, each), values in zip(self._sets, values_U.split(self._sizes), strict=True):
+            split[layer][each.kind] = values
         return split
 
     def kept_by(self, kept: KeptUnits) -> Tensor:
         """Return the mask of the units that are kept, [units]."""
-        return torch.cat(
-            [kept_mask(kept.layers[each.layer].get(each.units.kind), each.units.units) for each in self._readers]
-        )
+        return torch.cat([kept_mask(kept.layers[layer].get(each.kind), each.units) for layer, each in self._sets])
 
     @contextmanager
     def masked(self, kept_U: Tensor) -> Iterator[None]:
         """Run the blocks, inside the context, as if only the kept units existed."""
-        with ExitStack() as masks:
-            for reader, kept in zip(self._readers, kept_U.split(self._sizes), strict=True):
-                if not kept.all():
-                    masks.enter_context(reader.masked(kept.nonzero().flatten()))
+        handles = []
+        for place, kept in enumerate(kept_U.split(self._sizes)):
+            if not kept.all():
+                reading, weight = self._sets[place][1].reading_slice, self._weights[place]
+                removed_F = torch.ones(weight.shape[reading.dimension], dtype=torch.bool)
+                removed_F[reading.features(kept.nonzero().flatten())] = False
+                handles.append(self._readers[place].register_forward_pre_hook(_zeroing(removed_F.to(weight.device))))
+        with removed_after(handles):
             yield
 
     @contextmanager
@@ -227,9 +207,9 @@ class UnitMasks:
 
         `places` are the places of each micro-batch that count; None: all places.
         """
-        seen = [InputStatistic(Statistic.NORMS, sample_stride=2**62) for _ in self._readers]
+        seen = [InputStatistic(Statistic.NORMS, sample_stride=2**62) for _ in self._sets]
         handles = [
-            reader.module.register_forward_pre_hook(_updating(statistic, iter(places)))
+            reader.register_forward_pre_hook(_updating(statistic, iter(places)))
             for reader, statistic in zip(self._readers, seen, strict=True)
         ]
         with removed_after(handles):
@@ -238,10 +218,10 @@ class UnitMasks:
     def output_magnitudes(self, seen: Sequence[InputStatistic]) -> Tensor:
         """Return mean |W_out|·rms(activation) of each unit, over all weights that read it: [units], on the CPU."""
         magnitudes = []
-        for reader, statistic in zip(self._readers, seen, strict=True):
+        for (_, each), weight, statistic in zip(self._sets, self._weights, seen, strict=True):
             rms_F = statistic.norms_I / statistic.tokens**0.5
-            sums_U = reader.unit_slice.per_unit(reader.unit_slice.per_feature(reader.weight.float().abs()) * rms_F)
-            magnitudes.append((sums_U * reader.unit_slice.units / reader.weight.numel()).cpu())
+            sums_U = each.reading_slice.per_unit(each.reading_slice.per_feature(weight.float().abs()) * rms_F)
+            magnitudes.append((sums_U * each.units / weight.numel()).cpu())
         return torch.cat(magnitudes)
 
 
@@ -277,3 +257,88 @@ def _ranks(first_U: Tensor, second_U: Tensor) -> Tensor:
     ranks_U = torch.empty_like(first_U)
     ranks_U[order_U] = torch.arange(len(order_U), dtype=ranks_U.dtype)
     return ranks_U
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Importance of each unit, and the penalty that was chosen.
+
+    `importance_U` is the gain in performance from keeping each unit. `tau` is Kendall's τ between the predicted and the
+    measured performance of hold-out masks, averaged over the folds.
+    """
+
+    importance_U: Tensor
+    penalty: str
+    share: float
+    tau: float
+
+
+def regress(kept_NU: Tensor, performance_N: Tensor, generator: torch.Generator) -> Regression:
+    """Fit performance = b + Σ β_u·kept_u over masks [masks, units]; masks 2i and 2i + 1 are complementary.
+
+    The penalty (L1 or L2) and its weight are chosen by cross-validation: their predictions order hold-out masks best.
+    The two masks of a pair are held out together, since one nearly determines the other. The returned fit uses all
+    masks.
+
+    After centring, the masks of a pair are x and −x. The squared error of both is, up to a constant, twice the squared
+    error of x against half the difference of their performances. The fit therefore uses one row per pair.
+    """
+    X_NU, y_N = kept_NU[::2].double() - 0.5, (performance_N[::2] - performance_N[1::2]).double() / 2
+    folds = torch.randperm(len(X_NU), generator=generator) % _FOLDS
+    taus: dict[tuple[str, float], list[float]] = {}
+    for fold in range(_FOLDS):
+        holdout = folds == fold
+        x_NU, measured_N = X_NU[holdout], torch.cat([performance_N[::2][holdout], performance_N[1::2][holdout]])
+        for penalty, share, beta_U in _fits(X_NU[~holdout], y_N[~holdout]):
+            predicted_N = x_NU @ beta_U
+            tau = kendall_tau(torch.cat([predicted_N, -predicted_N]), measured_N)
+            taus.setdefault((penalty, share), []).append(tau)
+    average_taus = {choice: sum(each) / len(each) for choice, each in taus.items()}
+    best = max(average_taus, key=lambda choice: average_taus[choice])
+    importance_U = next(beta_U for penalty, share, beta_U in _fits(X_NU, y_N) if (penalty, share) == best)
+    return Regression(importance_U, *best, average_taus[best])
+
+
+def _fits(X_NU: Tensor, y_N: Tensor) -> Iterator[tuple[str, float, Tensor]]:
+    """Yield the penalty, its share and the coefficients [units] for every penalty."""
+    largest = float(torch.linalg.eigvalsh(X_NU @ X_NU.T)[-1]) / len(X_NU)
+    for share in _PENALTIES["L2"]:
+        yield "L2", share, ridge(X_NU, y_N, share * largest)
+    silent = float((X_NU.T @ y_N).abs().max()) / len(X_NU)
+    beta_U = torch.zeros_like(X_NU[0])
+    for share in _PENALTIES["L1"]:
+        beta_U = lasso(X_NU, y_N, share * silent, beta_U)
+        yield "L1", share, beta_U
+
+
+def ridge(X_NU: Tensor, y_N: Tensor, penalty: float) -> Tensor:
+    """Minimise ‖y − Xβ‖² / n + penalty·‖β‖² and return β, [units]; the linear system has the size of the rows."""
+    rows_NN = X_NU @ X_NU.T
+    rows_NN.diagonal().add_(len(X_NU) * penalty)
+    beta_U: Tensor = X_NU.T @ torch.linalg.solve(rows_NN, y_N)
+    return beta_U
+
+
+def lasso(X_NU: Tensor, y_N: Tensor, penalty: float, start_U: Tensor) -> Tensor:
+    """Minimise ‖y − Xβ‖² / 2n + penalty·‖β‖₁ and return β, [units]; FISTA (Beck & Teboulle 2009) from `start_U`."""
+    step = len(X_NU) / float(torch.linalg.eigvalsh(X_NU @ X_NU.T)[-1])
+    beta_U = ahead_U = start_U
+    t = 1.0
+    for _ in range(_LASSO_STEPS):
+        some = ahead_U.nonzero().flatten()  # after the first steps only few coefficients are nonzero
+        gradient_U = X_NU.T @ (X_NU[:, some] @ ahead_U[some] - y_N) / len(X_NU)
+        next_U = torch.nn.functional.softshrink(ahead_U - step * gradient_U, step * penalty)
+        moved_U, beta_U = next_U - beta_U, next_U
+        if moved_U.norm() <= _LASSO_TOLERANCE * beta_U.norm():
+            break
+        t, before = (1 + (1 + 4 * t * t) ** 0.5) / 2, t
+        ahead_U = beta_U + (before - 1) / t * moved_U
+    return beta_U
+
+
+def kendall_tau(first_N: Tensor, second_N: Tensor) -> float:
+    """Return Kendall's τ-b of two series; 0 if either is constant."""
+    first_NN = (first_N[:, None] - first_N).sign()
+    second_NN = (second_N[:, None] - second_N).sign()
+    untied = float(first_NN.abs().sum() * second_NN.abs().sum()) ** 0.5
+    return float((first_NN * second_NN).sum()) / untied if untied else 0.0

@@ -1,10 +1,8 @@
-"""L2 structured pruning: removal of the heads and channels of smallest weight norm.
-
-Table 1 of LLM-Pruner shows that models collapse under it (Ma 2023, arXiv:2305.11627).
-"""
+"""Baselines of structured pruning: heads and channels at random, or those whose weights have the smallest norm."""
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from core.engine.architectures.units import KindName
@@ -14,8 +12,31 @@ from core.engine.pruning.units.removal import UnitCounts
 from core.engine.pruning.units.unit_slices import UnitSlice
 
 
+class RandomStructured(UnitMethod):
+    """Score from U[0, 1), seeded by the job's seed (Mittal 2018, arXiv:1801.10447): all units are equally likely."""
+
+    weight_reads = 0
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        self.seed = parameters.seed
+
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
+        generator = torch.Generator().manual_seed(self.seed)
+        return context.plan_of(
+            context.keep_highest(
+                [
+                    {each.kind: torch.rand(each.units, generator=generator) for each in context.unit_sets(layer)}
+                    for layer in range(context.layers)
+                ]
+            )
+        )
+
+
 class L2Structured(UnitMethod):
-    """Score Σ w² over all weights that are removed with a group; it orders groups as their L2 norm does."""
+    """Score Σ w² over all weights that are removed with a group; it orders groups as their L2 norm does.
+
+    Models collapse under it (LLM-Pruner, Ma 2023, arXiv:2305.11627, table 1).
+    """
 
     weight_reads = 1
 
