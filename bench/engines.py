@@ -14,7 +14,7 @@ from typing import Final
 from bench.page import show, table
 from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.safetensors_header import read_header
-from core.engine.cuts.losses import Losses
+from core.engine.cuts import Losses
 from core.engine.exporters.registry import ADDED
 from core.engine.models.folder import open_model
 from core.pipeline.stages.discover import discover_and_test

@@ -15,7 +15,7 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.zeros_pass import LayerwisePass
-from core.engine.removals.run import LanguagePass
+from core.engine.removals.runs import LanguagePass
 from core.methods.registry import get_method
 from core.pipeline.plans import make_plan, walk_for
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest

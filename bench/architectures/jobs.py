@@ -18,7 +18,7 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.hidden_states import ActivationBudget
 from core.engine.pruning.streams.stream import Stream
-from core.engine.removals.experts.counts import expert_sparsities
+from core.engine.removals.experts import expert_sparsities
 from core.engine.resume.store import ResumeStore
 from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
@@ -106,7 +106,7 @@ def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
         share = max(layers // 2, 1) / layers * structure.parameters / description.parameters
         return resolve_request(description, UnresolvedRequest(method, pattern, share))
     if capability == "experts":
-        sparsities = expert_sparsities(description, structure)
+        sparsities = expert_sparsities(description)
         return resolve_request(description, UnresolvedRequest(method, pattern, sparsities[len(sparsities) // 2]))
     is_per_layer = capability == "per layer"
     loses_heads = capability == "heads" or (is_per_layer and structure.facts["kv_group_parameters"] > 0)

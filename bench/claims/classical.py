@@ -31,8 +31,7 @@ from bench.claims.networks import (
 )
 from bench.claims.record import Record
 from core.engine.architectures.structure import LinearShape
-from core.engine.datasets.image_set import ImageSet
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import ImageSet, draw_images
 from core.engine.evaluation.flops import count_flops
 from core.engine.pruning.network import Network, mean_loss
 from core.methods.classifiers import filters

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.sources import fashion_mnist_files
-from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.image_set import ImageSet
 from worker.samples.images import FASHION_MNIST_FILES, idx
 
 IMAGE_SHAPE = (1, 28, 28)
@@ -24,8 +24,8 @@ _MONK_3_NOISE = 0.05
 class Split:
     """Cases to train on and others to test on."""
 
-    train: TensorImages
-    test: TensorImages
+    train: ImageSet
+    test: ImageSet
 
 
 def digits(seed: int, *, enlarged: bool) -> Split:
@@ -44,7 +44,7 @@ def digits(seed: int, *, enlarged: bool) -> Split:
     labels_N = torch.tensor(loaded.target)
     order = torch.randperm(len(labels_N), generator=torch.Generator().manual_seed(seed))
     train, test = order[:_DIGITS_FOR_TRAINING], order[_DIGITS_FOR_TRAINING:]
-    return Split(TensorImages(pixels_NCHW[train], labels_N[train]), TensorImages(pixels_NCHW[test], labels_N[test]))
+    return Split(ImageSet(pixels_NCHW[train], labels_N[train]), ImageSet(pixels_NCHW[test], labels_N[test]))
 
 
 def fashion_mnist() -> Split:
@@ -52,7 +52,7 @@ def fashion_mnist() -> Split:
     files = fashion_mnist_files()
     return Split(
         *(
-            TensorImages(
+            ImageSet(
                 read_idx(files[images], 3)[:, None],
                 read_idx(files[labels], 1),
                 mean=_FASHION_MEAN,
@@ -69,10 +69,10 @@ def read_idx(file: Path, dimensions: int) -> Tensor:
     return torch.frombuffer(bytearray(values), dtype=torch.uint8).reshape(tuple(sizes))
 
 
-def xor() -> TensorImages:
+def xor() -> ImageSet:
     """The four cases of exclusive or, inputs -1 and 1, as images [2, 1, 1]."""
     inputs_NI = torch.tensor([(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0)])
-    return TensorImages(inputs_NI[:, :, None, None], torch.tensor([0, 1, 1, 0]))
+    return ImageSet(inputs_NI[:, :, None, None], torch.tensor([0, 1, 1, 0]))
 
 
 def monk(problem: int, seed: int) -> Split:
@@ -100,7 +100,7 @@ def monk(problem: int, seed: int) -> Split:
         flipped = torch.randperm(len(train), generator=generator)[: round(_MONK_3_NOISE * len(train))]
         training_labels[flipped] = 1 - training_labels[flipped]
     images_NCHW = inputs_NI[:, :, None, None]
-    return Split(TensorImages(images_NCHW[train], training_labels), TensorImages(images_NCHW[test], labels_N[test]))
+    return Split(ImageSet(images_NCHW[train], training_labels), ImageSet(images_NCHW[test], labels_N[test]))
 
 
 def is_monk(problem: int, case: tuple[int, ...]) -> bool:

@@ -19,7 +19,7 @@ from bench.claims.data import fashion_mnist
 from bench.claims.networks import LENET_5, RETRAINING_RATE, VGG, layers, outcome, prune, pruned, train, trained
 from bench.claims.record import Record, knee
 from bench.sources import RECALL, LanguageFiles, judge_folder
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import draw_images
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import calibration_windows, evaluation_windows
 from core.engine.evaluation.zero_shot import measure_tasks
@@ -29,7 +29,7 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.results import PruneResult
 from core.engine.quantization.gptq.method import GPTQ
-from core.engine.removals.run import language_run
+from core.engine.removals.runs import LANGUAGE_RUNS
 from core.pipeline.plans import make_plan, walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
@@ -281,7 +281,7 @@ def _perplexities(
     assert isinstance(plan, LayerwisePlan)
     texts = {"articles": language.in_domain, "source code": language.out_of_domain}
     with TemporaryDirectory(prefix="claims-") as place:
-        walk = language_run(request.pass_removal).walk(
+        walk = LANGUAGE_RUNS[request.pass_removal.id].walk(
             folder,
             replace(plan, rounding=rounding),
             device=device,

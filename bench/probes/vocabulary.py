@@ -13,9 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from core.engine.checkpoints.companions import template_constants
 from core.engine.datasets.formats import detect_format
-from core.engine.datasets.paired_windows import paired_set
 from core.engine.datasets.text_files import read_documents
-from core.engine.datasets.token_windows import EvaluationSet
+from core.engine.datasets.token_windows import EvaluationSet, paired_set
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
 from core.engine.vocabulary.choice import choose_tokens

@@ -13,14 +13,13 @@ from core.engine.architectures.description import ClassifierDescription, ModelDe
 from core.engine.architectures.structure import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.zero_shot_tasks import batch_size
-from core.engine.recovery.activations import kept_activation_bytes
-from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery, sequences_at_once
+from core.engine.recovery.request import RECOVERIES, Recovery, kept_activation_bytes, sequences_at_once
 
 Holds = Literal["block", "model"]
 """Weights that a method holds at once: one block's, or the entire model's."""
 
 _LOGIT_POSITIONS = 256  # whose logits are computed at a time
+_LOGIT_COPIES = 4  # in training: the output, its float32 cast, their gradient, and those of the loss
 _MICRO_BATCH_TOKENS = 4096
 _FLOAT = 4
 _MATRICES = 5  # as large as XᵀX, that a solver holds: the sum, its factor, the inverse, and workspace
@@ -76,14 +75,13 @@ def training_bytes(model: ModelDescription, recovery: Recovery, *, frozen_bytes:
     `frozen_bytes` is the size of a weight that is not trained. All activations are kept where they fit `budget_bytes`;
     else the inputs of all blocks are, and one block's activations.
     """
-    info, tokens = RECOVERIES[recovery.method], sequences_at_once(recovery) * (recovery.sequence_length or 0)
+    tokens = sequences_at_once(recovery) * (recovery.sequence_length or 0)
     trained = trained_parameters(model, recovery)
     frozen = model.parameters if recovery.lora is not None else max(0, model.parameters - trained)
     weights = frozen_bytes * frozen + _TRAINED * trained
-    if info.learns_from_model:
+    if RECOVERIES[recovery.method].learns_from_model:
         matched = tokens * model.hidden_size * model.layers * 2 * _FLOAT if recovery.hidden_states else 0
-        kept = recovery.steps * recovery.batch_size * (recovery.sequence_length or 0) * info.token_bytes
-        weights += frozen_bytes * model.parameters + max(matched, min(kept, info.most_kept_bytes))
+        weights += frozen_bytes * model.parameters + matched
     block = largest_block(model)
     inside = 6 * model.hidden_size + 3 * max(each.out_features for each in block)
     activations = _FLOAT * tokens * (model.layers * model.hidden_size + 2 * inside)
@@ -91,7 +89,7 @@ def training_bytes(model: ModelDescription, recovery: Recovery, *, frozen_bytes:
         weights += 3 * _FLOAT * sum(each.numel for each in block)
     elif (every := kept_activation_bytes(model, recovery)) <= budget_bytes:
         activations = max(activations, every)
-    return weights + activations + _FLOAT * info.logit_copies * tokens * model.vocabulary_size
+    return weights + activations + _FLOAT * _LOGIT_COPIES * tokens * model.vocabulary_size
 
 
 def trained_parameters(model: ModelDescription, recovery: Recovery) -> int:

@@ -13,8 +13,14 @@ from torch import Tensor, nn
 
 from core.engine.architectures.units import KindName
 from core.engine.models.loading import load_model
-from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
-from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.method import (
+    BlockToPrune,
+    PrunedBlock,
+    PrunedTokens,
+    TokensAtBlock,
+    UnitMethod,
+    UnitSelectionContext,
+)
 from core.engine.pruning.units.removal import KeptUnits, UnitCounts, UnitSet, kept_mask, remove_units
 from core.engine.pruning.units.unit_slices import UnitSlice
 from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
@@ -22,7 +28,7 @@ from core.engine.recovery.losses import next_token_loss
 from core.engine.recovery.precision import checkpoint_activations, training_precision
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.training import StepRule, Training
-from core.engine.removals.widths.adapter_options import AdapterOptions
+from core.engine.removals.widths import AdapterOptions
 from core.progress import Progress
 
 UnitScores = Sequence[Mapping[KindName, Tensor]]

@@ -19,7 +19,7 @@ from core.engine.pruning.streams.hidden_states import HiddenStates
 from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
-from core.engine.removals.layers.counts import LayerPlan, first_removable_layers, removable_layers, removable_runs
+from core.engine.removals.layers import LayerPlan, first_removable_layers, removable_layers, removable_runs
 from core.engine.resume.store import ResumeStore
 from core.methods.descriptions.structured import QUICK_TOKENS, DepthParameters
 

@@ -5,9 +5,11 @@ from importlib import import_module
 from typing import Any
 
 from core.engine.options.axes import MethodParameters
+from core.engine.pruning.layerwise.classifier_pass import OneShot
 from core.engine.pruning.protocols.classifier import ClassifierMethod
-from core.engine.removals.run import classifier_run
-from core.methods.registry import CLASSES, get_method
+from core.engine.pruning.solver import Solver
+from core.engine.removals.weights import selection_of
+from core.methods.registry import CLASSES
 
 
 def build_method(method_id: str, parameters: MethodParameters, protocols: Sequence[type[Any]]) -> Any:
@@ -18,11 +20,10 @@ def build_method(method_id: str, parameters: MethodParameters, protocols: Sequen
     return next(implementations)(parameters)
 
 
-def build_classifier_method(
-    method_id: str, parameters: MethodParameters, pattern: str | None = None
-) -> ClassifierMethod:
-    """Build a method's implementation for image classifiers; without a pattern, for the method's default pattern."""
-    removal = get_method(method_id).variant(pattern).removal
-    assert removal is not None
-    run = classifier_run(removal)
-    return run.method(build_method(method_id, parameters, run.protocols), parameters)
+def build_classifier_method(method_id: str, parameters: MethodParameters) -> ClassifierMethod:
+    """Build a method's implementation for image classifiers: its own class, or its solver, layer by layer."""
+    implementation = build_method(method_id, parameters, (ClassifierMethod, Solver))
+    if isinstance(implementation, Solver):
+        return OneShot(implementation, selection_of(parameters))
+    assert isinstance(implementation, ClassifierMethod)
+    return implementation

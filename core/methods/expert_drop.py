@@ -8,10 +8,16 @@ from torch import Tensor
 
 from core.engine.architectures.architecture import EXPERTS_KIND
 from core.engine.models.experts import ExpertStacks, RoutedTokens
-from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
-from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.method import (
+    BlockToPrune,
+    PrunedBlock,
+    PrunedTokens,
+    TokensAtBlock,
+    UnitMethod,
+    UnitSelectionContext,
+)
 from core.engine.pruning.units.removal import UnitCounts
-from core.engine.removals.experts.counts import ExpertPlan
+from core.engine.removals.experts import ExpertPlan
 from core.methods.descriptions.structured import ExpertDropParameters
 
 _NOT_NORMALISED = (
@@ -51,9 +57,9 @@ class ExpertDrop(UnitMethod):
         self.seed = parameters.seed
 
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
-        structure, experts = context.structure, context.folder.family.experts
+        experts = context.folder.family.experts
         assert isinstance(context.removal, ExpertPlan) and experts is not None and experts.routing is not None
-        layers = context.removal.counts(structure)
+        layers = context.removal.remaining_counts(context.folder.description)
         loses = any(each.removed for each in layers.values())
         return UnitCounts(layers=layers, notes=[_NOT_NORMALISED] if loses and not experts.routing.normalised else [])
 

@@ -7,11 +7,18 @@ from torch import Tensor
 
 from core.engine.architectures.units import KindName
 from core.engine.models.tensors import to_out_in
-from core.engine.pruning.units.block_tokens import Moments, PrunedTokens, TokensAtBlock
-from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext
-from core.engine.pruning.units.output_biases import output_biases
+from core.engine.pruning.units.method import (
+    BlockToPrune,
+    Moments,
+    PrunedBlock,
+    PrunedTokens,
+    TokensAtBlock,
+    UnitMethod,
+    UnitSelectionContext,
+)
 from core.engine.pruning.units.ranking import threshold_counts
 from core.engine.pruning.units.removal import UnitCounts, kept_mask, require_finite
+from core.engine.pruning.units.removal_config import output_biases
 from core.engine.pruning.units.unit_slices import UnitSlice
 from core.methods.descriptions.structured import FLAPParameters
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.engine.cuts.removal import Removal
+from core.engine.cuts import Removal
 from core.engine.memory import Holds
 from core.engine.options.axes import MethodParameters
 from core.engine.options.patterns import UNSTRUCTURED, PatternFamily, family_of
@@ -111,7 +111,7 @@ class Variant(BaseModel):
     @property
     def alone_measurable(self) -> bool:
         """Return whether the method can prune one layer alone at any rate: filters, or weights without training."""
-        return self.removal is not None and self.removal.is_measurable_alone(trains=self.needs.training)
+        return self.removes == "filters" or (self.removes == "weights" and not self.needs.training)
 
     def public(self) -> dict[str, object]:
         """Return the entry as GET /v1/methods shows it, with the JSON schema of its parameters."""

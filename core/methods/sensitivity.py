@@ -108,7 +108,7 @@ class SensitivityPass(BlockPass):
         self.plan = plan
         self.method = plan.pruning.method
         self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
-        (tokens_NT,) = self.evaluation_tokens
+        (tokens_NT,) = self.evaluations.values()
         self._tokens_NT = tokens_NT
         self.dense = self.stream("dense", tokens_NT, self.streamed, plan.dtype)
         reads_inputs = self.method.statistic is not Statistic.NONE

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.unit_counts import CostLimit
-from core.engine.datasets.chat.rendered import Frame, Rendering
+from core.engine.datasets.chat.conversations import Frame, Rendering
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import PeakMemory, Report

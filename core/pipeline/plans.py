@@ -6,12 +6,12 @@ import torch
 
 from core.device_kinds import device_kind
 from core.engine.architectures.description import ModelDescription
-from core.engine.cuts.cut import Cut
+from core.engine.cuts import Cut
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.options.axes import SensitivityOptions
 from core.engine.pruning.plan import LayerwisePlan, PruningPlan
-from core.engine.removals.run import LanguagePass, PassRequest, language_run
+from core.engine.removals.runs import LANGUAGE_RUNS, LanguagePass, PassRequest
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity import SensitivityPlan
@@ -32,7 +32,7 @@ def make_plan(
     InvalidSparsity if no multiple of channels that the device allows reaches the sparsity.
     """
     removal, device = request.pass_removal, device or default_device()
-    run = language_run(removal)
+    run = LANGUAGE_RUNS[removal.id]
     method = build_method(request.method, request.parameters, run.protocols)
     cut = cut_for_device(device, request, folder.description)
     plan: PruningPlan = run.plan(folder, PassRequest(removal, cut, request.method, method, device, quantization))
@@ -73,5 +73,5 @@ def walk_for(
     are the keyword arguments of `BlockPass`. Raises InvalidSparsity if no multiple of channels that the device allows
     reaches the sparsity.
     """
-    run = language_run(request.pass_removal)
+    run = LANGUAGE_RUNS[request.pass_removal.id]
     return run.walk(folder, make_plan(folder, request, device=device, quantization=quantization), **setting)

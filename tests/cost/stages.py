@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 from transformers import dynamic_module_utils
 
-from core.engine.models.accelerator import CPUBackend
+from core.engine.models.accelerator import DeviceBackend
 from core.pipeline.messages import ModelPlace, ModelSource, PruneOutput, Spec, TaskOutput, TextSource
 from core.pipeline.stages.evaluation_spec import MeasureSpec, VerifySpec
 from core.pipeline.stages.pruning_spec import PruneSpec
@@ -47,7 +47,7 @@ def costs(folder: Path) -> Iterator[tuple[str, Cost]]:
     try:
         # not what the processor prefers
         without = {"prefers_onednn": lambda backend: False, "prefers_bfloat16": lambda backend: False}
-        with patch.multiple(CPUBackend, **without):
+        with patch.multiple(DeviceBackend, **without):
             for name, stage in job.stages().items():
                 yield name, cost_of(stage)
     finally:

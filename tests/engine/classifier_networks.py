@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.structure import LinearShape
-from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.image_set import ImageSet
 from core.engine.models.reference_networks import ReferenceConfig
 from core.engine.pruning.network import Network
 
@@ -85,17 +85,17 @@ def layers_of(model: nn.Module) -> list[LinearShape]:
     ]
 
 
-def random_images(shape: tuple[int, int, int], count: int = 24) -> TensorImages:
+def random_images(shape: tuple[int, int, int], count: int = 24) -> ImageSet:
     generator = torch.Generator().manual_seed(1)
     pixels_NCHW = torch.randn(count, *shape, generator=generator)
-    return TensorImages(pixels_NCHW, torch.randint(CLASSES, (count,), generator=generator))
+    return ImageSet(pixels_NCHW, torch.randint(CLASSES, (count,), generator=generator))
 
 
-def make_scene(model: nn.Module, images: TensorImages, sparsity: float = 0.0, **more: Any) -> Network:
+def make_scene(model: nn.Module, images: ImageSet, sparsity: float = 0.0, **more: Any) -> Network:
     return Network(model, layers_of(model), sparsity, images=images, **more)
 
 
-def logits(model: nn.Module, images: TensorImages) -> Tensor:
+def logits(model: nn.Module, images: ImageSet) -> Tensor:
     with torch.no_grad():
         answer: Tensor = model(pixel_values=images.batch(range(4))).logits
     return answer

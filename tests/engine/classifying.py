@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.image_set import ImageSet
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.engine.pruning.network import Network
@@ -35,13 +35,13 @@ def network(name: str, *, classes: int = 10, seed: int = 0, **config: Any) -> Re
     return ReferenceNetwork(ReferenceConfig(network=name, num_labels=classes, **config)).eval()
 
 
-def random_images(count: int, shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> TensorImages:
+def random_images(count: int, shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> ImageSet:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (count,), generator=generator)
-    return TensorImages(torch.randn(count, *shape, generator=generator), labels)
+    return ImageSet(torch.randn(count, *shape, generator=generator), labels)
 
 
-def scene(model: nn.Module, images: TensorImages | None = None, **asked: Any) -> Network:
+def scene(model: nn.Module, images: ImageSet | None = None, **asked: Any) -> Network:
     pattern = parse_pattern(asked.pop("pattern", UNSTRUCTURED.text))
     return Network(model=model, layers=shapes(model), images=images, pattern=pattern, **asked)
 
@@ -57,18 +57,18 @@ def zeros(model: nn.Module) -> dict[str, int]:
 
 
 @cache
-def _digits() -> TensorImages:
+def _digits() -> ImageSet:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = torch.tensor(digits.images[:, None] / 16, dtype=torch.float32)
-    return TensorImages(pixels, torch.tensor(digits.target))
+    return ImageSet(pixels, torch.tensor(digits.target))
 
 
-def digits(first: int = 0, last: int = 1000) -> TensorImages:
+def digits(first: int = 0, last: int = 1000) -> ImageSet:
     """Handwritten digits, [1, 8, 8]."""
     whole = _digits()
-    return TensorImages(whole.batch(range(first, last)), whole.labels_N[first:last])
+    return ImageSet(whole.batch(range(first, last)), whole.labels_N[first:last])
 
 
 @cache

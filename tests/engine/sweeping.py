@@ -17,7 +17,7 @@ from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.stream import RecordedArguments
-from core.engine.removals.widths.options import WidthOptions
+from core.engine.removals.widths import WidthOptions
 from core.engine.resume.kinds import BLOCK
 from core.methods.registry import get_method
 from core.pipeline.plans import walk_for

@@ -10,8 +10,8 @@ from core.engine.models.accelerator import backend_of, default_device
 from core.engine.models.folder import open_model
 from core.engine.pruning.results import PruneResult
 from core.engine.recovery.language import recover
-from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
+from core.engine.recovery.trainable import Teacher
 from core.pipeline.plans import walk_for
 from tests.engine.crossing import crossed
 from tests.engine.recovering import linears_of, make_pruned

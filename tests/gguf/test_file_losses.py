@@ -10,8 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.engine.datasets.counted_tokens import plain_ids
 from core.engine.datasets.token_windows import EvaluationSet
-from core.engine.datasets.window_losses import WindowLosses
-from core.engine.datasets.window_spans import WindowSpans
+from core.engine.datasets.window_losses import WindowLosses, WindowSpans
 from core.engine.exporters import engine_files, file_losses
 from core.engine.exporters.file_losses import chosen_windows
 from core.engine.exporters.implementations import added_exporter

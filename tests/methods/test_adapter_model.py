@@ -19,8 +19,7 @@ from core.engine.models.tensors import load_tensors
 from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.removal import KeptUnits, UnitCounts, kept_mask
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
-from core.engine.removals.widths.counts import plan_width_reduction
-from core.engine.removals.widths.options import WidthOptions
+from core.engine.removals.widths import WidthOptions, plan_width_reduction
 from core.engine.resume.kinds import SELECTION
 from core.methods.adapter_model import AdapterModel, estimated_gradient
 from core.methods.lorashear import HalfSpaceSchedule, UnitBundle, half_space_step, most_damaging

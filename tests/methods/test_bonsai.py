@@ -14,8 +14,7 @@ from core.engine.architectures.units import removed_kinds
 from core.engine.models.folder import open_model
 from core.engine.pruning.units.removal import KeptUnits, UnitCounts, layer_unit_sets
 from core.engine.resume.kinds import SELECTION
-from core.methods.bonsai.mask_regression import kendall_tau, lasso, regress, ridge
-from core.methods.bonsai.method import UnitMasks
+from core.methods.bonsai import UnitMasks, kendall_tau, lasso, regress, ridge
 from tests.engine.pruning.test_structured import edit, removal, save
 from tests.engine.resuming import saved_state
 from tests.engine.tiny import make_model, make_tokens

@@ -18,8 +18,7 @@ from core.engine.architectures.describe import inspect_folder
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_counts import CostLimit
 from core.engine.architectures.units import removed_kinds
-from core.engine.cuts.removal import Removal
-from core.engine.cuts.worth import WorthTable
+from core.engine.cuts import WorthTable
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
@@ -27,8 +26,8 @@ from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.streams.hidden_states import ActivationBudget
 from core.engine.pruning.streams.stream import Stream
-from core.engine.removals.widths.counts import plan_width_reduction
-from core.engine.removals.widths.worth import program_of
+from core.engine.removals.shape_program import program_of
+from core.engine.removals.widths import offered_units, plan_width_reduction
 from core.engine.resume.kinds import SELECTION
 from core.engine.resume.store import ResumeStore
 from core.methods.descriptions.frontier import StructuredFrontierParameters, find_local_minimum, most_trials
@@ -250,12 +249,11 @@ def test_the_descent_ends_at_the_least_where_values_fall_and_then_rise(values: l
 CPU = torch.device("cpu")
 
 
-def parameter_costs(folder: Path, removal: Removal, request: Any, share: float) -> CostLimit:
+def parameter_costs(folder: Path, request: Any, share: float) -> CostLimit:
     """Return costs by which a model may have this share of its parameters."""
     description = inspect_folder(folder)
     structure = require_structure(description)
-    offered = removal.offered_units(request.cut(description, round_to=2))
-    assert offered is not None
+    offered = offered_units(request.cut(description, round_to=2))
     kinds = {kind.name: kind for kind in removed_kinds("kv_groups")}
     units = {
         name: {number: float(number * kinds[name].parameters(structure, 0)) for number in numbers}
@@ -276,8 +274,7 @@ def within(
     opened = open_model(folder)
     asked = {"round_to": 2, "forward_dtype": "float32"} | parameters
     request = request_for(opened, "frontier", 0.0, "structured", asked, layout=layout)
-    assert request.removal is not None
-    request = replace(request, costs=parameter_costs(folder, request.removal, request, share))
+    request = replace(request, costs=parameter_costs(folder, request, share))
     walk = walk_for(opened, request, device=CPU, work=work, calibration=FITTED, evaluations={})
     result = walk.run()
     write_checkpoint(result.files, result.unchanged, folder, work / "artifact", config=result.config)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.image_set import ImageSet
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.models.folder import open_model
 from core.engine.options.axes import SensitivityOptions
 from core.engine.options.sensitivity import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.engine.pruning.network import Network, mean_loss
-from core.engine.removals.weights.options import LayerSelection, prunable_linears
+from core.engine.removals.weights import LayerSelection, prunable_linears
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
 from core.methods.classifiers.coupled_channels import CoupledChannels
@@ -159,9 +159,9 @@ def classifier(tmp_path: Path) -> ClassifierFolder:
     return open_classifier(make_classifier(tmp_path / "model", "resnet"))
 
 
-def labelled(count: int, seed: int) -> TensorImages:
+def labelled(count: int, seed: int) -> ImageSet:
     generator = torch.Generator().manual_seed(seed)
-    return TensorImages(images("resnet", count), torch.randint(CLASSES, (count,), generator=generator))
+    return ImageSet(images("resnet", count), torch.randint(CLASSES, (count,), generator=generator))
 
 
 def measured(

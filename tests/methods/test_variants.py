@@ -5,7 +5,9 @@ import pytest
 from core.device_kinds import CPU
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import ModelDescription
-from core.engine.removals.run import classifier_run, language_run
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.engine.pruning.solver import Solver
+from core.engine.removals.runs import LANGUAGE_RUNS
 from core.methods.engine import build_method
 from core.methods.registry import METHODS, get_method, parse_parameters
 from core.pipeline.recipes.request import UnresolvedRequest
@@ -80,5 +82,6 @@ def test_a_method_has_a_class_for_each_pass_that_it_is_listed_for(method: str) -
         removal = listed.variant(pattern).removal
         assert removal is not None
         for task in listed.task_families:
-            run = language_run(removal) if task == "language-model" else classifier_run(removal)
-            assert isinstance(build_method(method, parse_parameters(method, {}, pattern), run.protocols), run.protocols)
+            is_text = task == "language-model"
+            protocols = LANGUAGE_RUNS[removal.id].protocols if is_text else (ClassifierMethod, Solver)
+            assert isinstance(build_method(method, parse_parameters(method, {}, pattern), protocols), protocols)

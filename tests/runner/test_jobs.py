@@ -11,9 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from core.database import transaction
-from core.engine.datasets.paired_windows import paired_set
 from core.engine.datasets.text_files import read_documents
-from core.engine.datasets.token_windows import EvaluationSet, evaluation_set
+from core.engine.datasets.token_windows import EvaluationSet, evaluation_set, paired_set
 from core.engine.exporters.probe_lines import varied_lines
 from core.pipeline.reports.report import ARTIFACT
 from core.service.jobs.alternatives import job_with_measured

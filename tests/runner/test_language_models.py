@@ -20,7 +20,7 @@ from transformers.utils import HF_MODULES_CACHE
 
 from core.database import transaction
 from core.engine.checkpoints.weight_comparison import compare_weights
-from core.engine.cuts.worth import WorthTable
+from core.engine.cuts import WorthTable
 from core.pipeline.messages import Spec
 from core.pipeline.stages.evaluation_spec import VerifyArtifact
 from core.pipeline.stages.pruning_spec import PruneSpec

@@ -16,7 +16,7 @@ from torch.autograd.variable import Variable
 
 import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind
-from core.engine.models.accelerator import BACKENDS, CPUBackend, DeviceBackend
+from core.engine.models.accelerator import BACKENDS, DeviceBackend
 from tests.simulator.devices import DEVICES, NAME, Presence, SimulatedDevice, device_of
 from tests.simulator.storage import pin
 
@@ -73,10 +73,10 @@ class SimulatorBackend(DeviceBackend):
     def prefers_bfloat16(self) -> bool:
         if self.kind is LIKE_CUDA:
             return True
-        return CPUBackend(torch.device("cpu")).prefers_bfloat16()
+        return DeviceBackend(torch.device("cpu")).prefers_bfloat16()
 
     def prefers_onednn(self) -> bool:
-        return self.kind is not LIKE_CUDA and CPUBackend(torch.device("cpu")).prefers_onednn()
+        return self.kind is not LIKE_CUDA and DeviceBackend(torch.device("cpu")).prefers_onednn()
 
     def training(self, mixed_precision: str | None = None) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)  # one device and arithmetic a process; here several

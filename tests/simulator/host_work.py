@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.engine.models.accelerator import CPUBackend
+from core.engine.models.accelerator import DeviceBackend
 from tests.simulator.devices import NAME
 from tests.simulator.operators import tensors_in
 
@@ -53,7 +53,7 @@ def at_work_on(device: torch.device) -> Iterator[None]:
     if device.type != NAME:
         yield
         return
-    CPUBackend(torch.device("cpu")).prefers_onednn()  # multiplies once in a process, to try the processor
+    DeviceBackend(torch.device("cpu")).prefers_onednn()  # multiplies once in a process, to try the processor
     with _Watch() as watch:
         yield
     assert not watch.found, f"left to the CPU: {watch.found}"

@@ -19,9 +19,9 @@ from core.engine.models.micro_batches import run_within_memory
 from core.engine.options.patterns import parse_pattern
 from core.engine.pruning.network import Network
 from core.engine.recovery.language import recover
-from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
-from core.engine.removals.weights.options import prunable_linears, selection_of
+from core.engine.recovery.trainable import Teacher
+from core.engine.removals.weights import prunable_linears, selection_of
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
 from core.pipeline.plans import walk_for

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from core.engine.datasets.chat.rendered import Frame, RenderedRow, read_rendered
+from core.engine.datasets.chat.conversations import Frame, RenderedRow, read_rendered
 from core.engine.datasets.chat.template import ChatTemplate, TemplateRenderer
 from core.engine.datasets.chat.windows import Conversations
 from core.engine.datasets.token_windows import calibration_windows, starts_with_bos

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from core.engine.datasets.chat.conversations import RenderedRow
 from core.engine.datasets.chat.render import answered_lines
-from core.engine.datasets.chat.rendered import RenderedRow
 from core.pipeline.messages import ModelSource, TextSource
 from core.settings import Settings
 from secateur_wire.errors import DiscoveryFailed, UnusableModel

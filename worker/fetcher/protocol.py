@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
 
-from core.engine.datasets.chat.rendered import Rendering
+from core.engine.datasets.chat.conversations import Rendering
 from core.service.sources.hub_access import HubAccess
 from core.service.sources.references import (
     AnsweredText,

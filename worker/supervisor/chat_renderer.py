@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from pydantic import ValidationError
 
+from core.engine.datasets.chat.conversations import Frame, RenderedRow, Rendering
 from core.engine.datasets.chat.render import RenderAnswer, RenderQuestion, answered_lines
-from core.engine.datasets.chat.rendered import Frame, RenderedRow, Rendering
 from core.engine.datasets.chat.template import ChatTemplate, read_template
 from core.pipeline.messages import ModelSource, TextSource
 from core.settings import Settings

@@ -7,11 +7,10 @@ from typing import Literal, Self
 
 import structlog
 
-from core.engine.datasets.chat.rendered import Rendering
+from core.engine.datasets.chat.conversations import Rendering
 from core.engine.datasets.formats import CHAT_FORMATS, IMAGE_PARQUET
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
-from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery, stage_texts
+from core.engine.recovery.request import RECOVERIES, Recovery, stage_texts
 from core.pipeline.messages import ClassifierSpec, ImageSource, JobSpec, LanguageSpec, ModelSource, TextSource
 from core.pipeline.stages.sources_spec import ChatShape, WriteSpec, WrittenOutput
 from core.service.jobs.queue import Claim

@@ -11,7 +11,7 @@ from typing import Any, Final
 from api.http.bodies import parse_body
 from api.portal.forms.job_fields import job_fields, json_or_text, one_a_line, read_value, write_value
 from api.portal.session import Form
-from core.engine.recovery.registry import RECOVERIES
+from core.engine.recovery.request import RECOVERIES
 from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
 from secateur_wire.body_fields import Field

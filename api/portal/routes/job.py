@@ -23,7 +23,7 @@ from api.portal.views.layer_table import by_kind, layer_figures
 from api.portal.views.metric_curves import curves_of
 from api.state import ApiState
 from core.database import transaction
-from core.engine.cuts.report import unit_rows
+from core.engine.cuts import unit_rows
 from core.engine.options.sensitivity import Sensitivity
 from core.methods.registry import METHODS
 from core.service.jobs import service

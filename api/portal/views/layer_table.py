@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.engine.cuts.report import LAYER, unit_rows
+from core.engine.cuts import LAYER, unit_rows
 from core.pipeline.reports.report import Report
 
 KINDS = 7

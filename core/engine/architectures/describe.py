@@ -39,11 +39,7 @@ from core.engine.checkpoints.safetensors_header import (
     WEIGHT_DTYPES,
     TensorEntry,
 )
-from secateur_wire.errors import (
-    CorruptSafetensors,
-    MissingTensors,
-    UnusableModel,
-)
+from secateur_wire.errors import CorruptSafetensors, MissingTensors, UnusableModel
 from secateur_wire.job_body import Layout
 from secateur_wire.models import ImageShape
 
@@ -87,12 +83,6 @@ def describe_source(folder: Path) -> Source:
     for name in tensors:
         if not name.isprintable():
             raise CorruptSafetensors(f"tensor {ascii(name)[:200]} has a name that is no text", param="model")
-    stored = Counter[str]()
-    for entry in tensors.values():
-        stored[entry.dtype] += entry.numel
-    dtypes = [dtype for dtype, _ in stored.most_common() if dtype in WEIGHT_DTYPES]
-    if not dtypes:
-        raise UnusableModel("weights are not stored as floats; float32, float16 or bfloat16 is needed", param="model")
     layers = config.get("num_hidden_layers")
     return UndiscoveredModel.of(
         plain_config(config),
@@ -101,7 +91,7 @@ def describe_source(folder: Path) -> Source:
         architecture=names[0][:100],
         parameters=sum(entry.numel for entry in tensors.values() if entry.dtype in WEIGHT_DTYPES),
         bytes=sum(entry.nbytes for entry in tensors.values()),
-        dtype=WEIGHT_DTYPES[dtypes[0]],
+        dtype=_stored_dtype(tensors),
         layers=layers if type(layers) is int and 0 < layers < 2**31 else 0,
     )
 
@@ -135,12 +125,7 @@ def describe_language_model(
 
     Raises UnusableModel kinds.
     """
-    if config.get("model_type") != family.model_type:
-        raise UnusableModel(
-            f"config.json has model_type {str(config.get('model_type'))[:100]!r}, but {family.architecture} needs "
-            f"{family.model_type!r}",
-            param="model",
-        )
+    _require_type(config, family)
     check_sizes(config, tensors)
     present = _block_parameters(family, tensors)
     is_implied = family.discovered_by is not None and family.config_value(config, "num_hidden_layers") is None
@@ -196,6 +181,26 @@ def describe_language_model(
         vocabulary=list(vocabulary_tables(family, counted, tokens)),
         discovered=None if family.discovered_by is None else family,
     )
+
+
+def _require_type(config: Mapping[str, Any], family: Architecture | ClassifierArchitecture) -> None:
+    if config.get("model_type") != family.model_type:
+        raise UnusableModel(
+            f"config.json has model_type {str(config.get('model_type'))[:100]!r}, but {family.architecture} needs "
+            f"{family.model_type!r}",
+            param="model",
+        )
+
+
+def _stored_dtype(tensors: Mapping[str, TensorEntry]) -> str:
+    """Return the dtype of floats of which the files hold most; raises UnusableModel where they hold none."""
+    stored = Counter[str]()
+    for entry in tensors.values():
+        if entry.dtype in WEIGHT_DTYPES:
+            stored[entry.dtype] += entry.numel
+    if not stored:
+        raise UnusableModel("weights are not stored as floats; float32, float16 or bfloat16 is needed", param="model")
+    return WEIGHT_DTYPES[stored.most_common(1)[0][0]]
 
 
 def _block_parameters(family: Architecture, tensors: dict[str, TensorEntry]) -> dict[int, set[str]]:
@@ -321,12 +326,7 @@ def describe_classifier(
     config: dict[str, Any], family: ClassifierArchitecture, tensors: dict[str, TensorEntry]
 ) -> ClassifierDescription:
     """Return the description of a classifier from its config.json and headers; raises UnusableModel kinds."""
-    if config.get("model_type") != family.model_type:
-        raise UnusableModel(
-            f"config.json has model_type {str(config.get('model_type'))[:100]!r}, but {family.architecture} needs "
-            f"{family.model_type!r}",
-            param="model",
-        )
+    _require_type(config, family)
     linears = [
         LinearShape(
             name=name.removesuffix(".weight"),
@@ -344,12 +344,6 @@ def describe_classifier(
         linears[number] = linear.model_copy(update={"layer": number})
     if not linears:
         raise MissingTensors("the files have no weight of a convolution or linear layer", param="model")
-    dtypes: Counter[str] = Counter()
-    for entry in tensors.values():
-        if entry.dtype in WEIGHT_DTYPES:
-            dtypes[entry.dtype] += entry.numel
-    if not dtypes:
-        raise UnusableModel("weights are not stored as floats; float32, float16 or bfloat16 is needed", param="model")
     labels = _labels(config)
     head = tensors.get(f"{family.head}.weight")
     if head is not None and head.shape[0] != len(labels):
@@ -368,7 +362,7 @@ def describe_classifier(
         ),
         prunable_parameters=sum(linear.numel for linear in linears),
         bytes=sum(entry.end - entry.start for entry in tensors.values()),
-        dtype=WEIGHT_DTYPES[dtypes.most_common(1)[0][0]],
+        dtype=_stored_dtype(tensors),
         layers=len(linears),
         linears=linears,
         classes=len(labels),

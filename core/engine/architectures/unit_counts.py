@@ -39,7 +39,7 @@ class WidthRequest:
 
     `protected` layers keep everything. With `at_least` no less is removed; without it the number is the nearest
     possible. With a `hidden_size` all layers keep the same counts, and a config of that size must accept them; with
-    None layers may differ.
+    None layers may differ. So many more go as are `added`.
     """
 
     kinds: Sequence[UnitKind]
@@ -49,11 +49,12 @@ class WidthRequest:
     hidden_size: int | None = None
     protected: frozenset[int] = frozenset()
     at_least: bool = False
+    added: int = 0
 
     @property
     def wanted(self) -> float:
         """Number of parameters to remove."""
-        return self.ratio * self.parameters
+        return self.ratio * self.parameters + self.added
 
 
 def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:
@@ -351,24 +352,11 @@ def _mean_kept_share(one: LayerCounts, other: LayerCounts, shape: LayerShape, co
     return sum(shares) / len(shares)
 
 
-@dataclass(frozen=True)
-class GlobalUnitBudget:
-    """Global ranking of the units of all layers that are not `protected`.
+def require_reachable(structure: ModelStructure, request: WidthRequest) -> WidthRequest:
+    """Return a request that a ranking of the units of all layers can meet; raises InvalidSparsity naming the most.
 
-    The least important units are removed until about `removed` parameters, the `ratio` of the model's, are gone. The
-    finest units go in steps of `round_to`, and a layer keeps at least one unit of each kind. With `at_least` no fewer
-    parameters go; without it the number is the nearest possible.
+    A layer keeps at least one aligned step of the finest units, and one unit of each part of every other kind.
     """
-
-    ratio: float
-    removed: float
-    protected: frozenset[int]
-    round_to: int
-    at_least: bool = False
-
-
-def global_unit_budget(structure: ModelStructure, request: WidthRequest) -> GlobalUnitBudget:
-    """Return the budget for the requested removal; raises InvalidSparsity naming the largest possible ratio."""
     most = 0
     for layer, shape in enumerate(structure.layers):
         if layer not in request.protected:
@@ -377,7 +365,7 @@ def global_unit_budget(structure: ModelStructure, request: WidthRequest) -> Glob
                 most += max(kind.units(shape) - last, 0) * kind.parameters(structure, layer)
     if request.wanted > most:
         raise unreachable(request.ratio, most / request.parameters, request.round_to)
-    return GlobalUnitBudget(request.ratio, request.wanted, request.protected, request.round_to, request.at_least)
+    return request
 
 
 class CostLimit(BaseModel, frozen=True):
@@ -418,7 +406,7 @@ class WidthReduction:
     attention: AttentionMode
     protected: frozenset[int]
     counts: tuple[LayerCounts, ...] | None
-    ranking: GlobalUnitBudget | None
+    ranking: WidthRequest | None
     round_to: int
     limit: float = 0.0
     costs: CostLimit | None = None
@@ -430,8 +418,7 @@ class WidthReduction:
     def with_added_parameters(self, structure: ModelStructure, added: int) -> "WidthReduction":
         """Return a reduction that removes `added` more parameters, so that `limit` holds for methods that add some."""
         if self.ranking is not None:
-            more = added if self.ranking.at_least else 0
-            return replace(self, ranking=replace(self.ranking, removed=self.ranking.removed + more))
+            return replace(self, ranking=replace(self.ranking, added=added if self.ranking.at_least else 0))
         assert self.counts is not None
         counts = self.counts
         while self.limit and sum(each.removed for each in counts) < self.limit + added:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from core.engine.datasets.image_codec import CorruptImages, UnreadableImage, decode_image, is_grayscale
-from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.image_source import ImageRows, model_labels, open_rows
 from core.engine.datasets.preprocessing import PREPROCESSOR_FILE, Preprocessing
 from secateur_wire.errors import TooFewImages, UnusableDataset
@@ -79,7 +79,7 @@ def open_images(
     choice: ImageSelection,
     cache: Path,
     note: Note = lambda text: None,
-) -> TensorImages:
+) -> ImageSet:
     """Open the selected images as uint8 [images, channels, height, width].
 
     They are mapped from a file below `cache`, which is written once and reused by the same call. `labels` are the
@@ -109,7 +109,7 @@ def open_images(
     size = math.prod(state["shape"])
     # Nothing is written to them: shared, they do not count as memory of this process.
     pixels = torch.from_file(str(folder / _PIXELS), shared=True, size=size, dtype=torch.uint8)
-    return TensorImages(
+    return ImageSet(
         pixels.view(state["shape"]),
         torch.tensor(state["labels"]),
         mean=preprocessing.mean,

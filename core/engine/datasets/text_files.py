@@ -11,8 +11,15 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel
 
 from core.engine.datasets.chat.conversations import is_conversation, measure_conversations
-from core.engine.datasets.formats import CHAT_FORMATS, CHAT_PARQUET, TEXT_FORMATS
-from core.engine.datasets.json_lines import MOST_LINE_BYTES, is_text, read_json_lines, read_lines
+from core.engine.datasets.formats import (
+    CHAT_FORMATS,
+    CHAT_PARQUET,
+    MOST_LINE_BYTES,
+    TEXT_FORMATS,
+    is_text,
+    read_json_lines,
+    read_lines,
+)
 from core.sandbox import run_sandboxed
 from secateur_wire.datasets import LeftOut
 from secateur_wire.errors import UnusableDataset

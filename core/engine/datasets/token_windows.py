@@ -1,8 +1,15 @@
-"""Documents as windows of tokens: shuffled windows to calibrate and train on, evenly spaced ones to evaluate on."""
+"""Documents as windows of tokens: shuffled windows to calibrate and train on, evenly spaced ones to evaluate on.
+
+A text in two tokenizations has windows that cover the same spans, so that two models can be compared. Such a window
+begins and ends where both tokenizations have a boundary between tokens; where they are equal, the windows are those of
+`evaluation_set`.
+"""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TypeAlias
 
 import torch
@@ -12,10 +19,10 @@ from transformers import PreTrainedTokenizerBase
 from core.engine.datasets.chat.windows import Conversations, pack
 from core.engine.datasets.counted_tokens import plain_ids
 from core.engine.datasets.formats import DOCUMENT_END
-from core.engine.datasets.token_bytes import TokenBytes
-from core.engine.datasets.token_ids import token_ids
-from core.engine.datasets.window_spans import WindowSpans
-from secateur_wire.errors import TooLittleText
+from core.engine.datasets.token_bytes import TokenBytes, token_ids
+from core.engine.datasets.window_losses import WindowSpans
+from secateur_wire.errors import TooLittleText, UnusableModel
+from secateur_wire.reports import LongerWord, TextLength
 
 Documents: TypeAlias = Iterable[str] | Conversations
 """Texts to join and cut anywhere, or conversations, which begin where a window or another one begins."""
@@ -66,19 +73,16 @@ def calibration_windows(
     say so (`counted_tokens`); otherwise all tokens count. Raises TooLittleText, naming the needed and the available
     amount.
     """
-    needed = None if samples is None else samples * length
-    windows = _cut(documents, tokenizer, needed, length)
+    windows = _cut(documents, tokenizer, None if samples is None else samples * length, length)
     if not (isinstance(documents, Conversations) and documents.counted == "assistant"):
         windows = plain_ids(windows)
-    wanted = check_enough(len(windows), samples, length, name, "calibration")
-    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
-    return windows[order[:wanted]].contiguous()
+    return _drawn(windows, check_enough(len(windows), samples, length, name, "calibration"), seed)
 
 
 def mixed_windows(parts: Sequence[Tensor], seed: int) -> Tensor:
     """Shuffle windows of several texts, each [samples, length], so that any contiguous part holds some of each text."""
     windows = torch.cat(list(parts))
-    return windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))].contiguous()
+    return _drawn(windows, len(windows), seed)
 
 
 def training_windows(
@@ -96,9 +100,13 @@ def training_windows(
     The ids of conversations say which tokens count (`counted_tokens`).
     """
     windows = _cut(documents, tokenizer, (samples or most) * length, length)
-    wanted = check_enough(len(windows), samples, length, name, "recovery")
+    return _drawn(windows, min(check_enough(len(windows), samples, length, name, "recovery"), most), seed)
+
+
+def _drawn(windows: Tensor, count: int, seed: int) -> Tensor:
+    """Return `count` windows in random order."""
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
-    return windows[order[: min(wanted, most)]].contiguous()
+    return windows[order[:count]].contiguous()
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,7 @@ def evaluation_set(
     tokens, counts = array("i"), array("i")
     text = TextBeginning(documents, None if samples is None else samples * length)
     for document in text:
-        ids = _ids(document, tokenizer)
+        ids = token_ids(document + DOCUMENT_END, tokenizer)
         known = counter.count(document + DOCUMENT_END, ids)
         tokens.extend(ids)
         counts.extend([_UNKNOWN] * len(ids) if known is None else known)
@@ -191,11 +199,7 @@ def starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def count_tokens(document: str, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the number of tokens that one document adds to the concatenated stream."""
-    return len(_ids(document, tokenizer))
-
-
-def _ids(document: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    return token_ids(document + DOCUMENT_END, tokenizer)
+    return len(token_ids(document + DOCUMENT_END, tokenizer))
 
 
 def _cut(documents: Documents, tokenizer: PreTrainedTokenizerBase, tokens: int | None, length: int) -> Tensor:
@@ -206,7 +210,7 @@ def _cut(documents: Documents, tokenizer: PreTrainedTokenizerBase, tokens: int |
     characters = 0
     ids = array("i")
     for document in documents:
-        ids.extend(_ids(document, tokenizer))
+        ids.extend(token_ids(document + DOCUMENT_END, tokenizer))
         characters += len(document)
         if limit is not None and characters >= limit:
             break
@@ -236,3 +240,170 @@ def _begun(bodies: Tensor, begin: int | None) -> Tensor:
 def begin_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the token with which every window begins; None if the tokenizer begins a text with none."""
     return tokenizer.bos_token_id if starts_with_bos(tokenizer) else None
+
+
+@dataclass(frozen=True)
+class PairedSet:
+    """Windows of one text in the dense model's tokenization and in the new one.
+
+    Each has the numbers of tokens that are predicted in each window. Both predict the same bytes of text.
+    `dense_tokens` and `tokens` are the lengths, in both tokenizations, of the text as far as it was read.
+    """
+
+    dense: EvaluationSet
+    new: EvaluationSet
+    dense_tokens: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Tokens of a text in one tokenization, and the number of tokens up to the end of each of its parts."""
+
+    ids: "array[int]" = field(default_factory=lambda: array("i"))
+    ends: "array[int]" = field(default_factory=lambda: array("q"))
+
+    def start(self, part: int) -> int:
+        """Return the number of tokens before a part."""
+        return self.ends[part - 1] if part else 0
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Shortest parts of a text that begin and end at a boundary of both tokenizations; `sizes` are their bytes."""
+
+    dense: _Side = field(default_factory=_Side)
+    new: _Side = field(default_factory=_Side)
+    sizes: "array[int]" = field(default_factory=lambda: array("q"))
+
+
+def paired_set(
+    documents: Iterable[str],
+    dense: PreTrainedTokenizerBase,
+    new: PreTrainedTokenizerBase,
+    *,
+    samples: int | None,
+    length: int,
+    name: str,
+) -> PairedSet:
+    """Return windows of at most `length` tokens in both tokenizations, evenly spaced over the text; None: all.
+
+    Of a long text, only a beginning that is enough for that many windows is read. Windows that end before `length`
+    tokens are filled up with the token 0 after their end; it is not predicted.
+
+    Raises TooLittleText where there are fewer than requested, or none. Raises UnusableModel where a tokenizer does not
+    tell for which text its tokens stand.
+    """
+    text = TextBeginning(documents, None if samples is None else samples * length)
+    parts = _parts(text, dense, new)
+    begins = begin_token(dense), begin_token(new)
+    room = [length - (begin is not None) for begin in begins]
+    windows: list[tuple[int, int]] = []
+    start, taken = 0, [0, 0]
+    for place, ends in enumerate(zip(parts.dense.ends, parts.new.ends, strict=True)):
+        more = [end - side.start(place) for end, side in zip(ends, (parts.dense, parts.new), strict=True)]
+        if any(before + added > most for before, added, most in zip(taken, more, room, strict=True)):
+            if place > start:
+                windows.append((start, place))
+            start, taken = place, [0, 0]
+        if any(added > most for added, most in zip(more, room, strict=True)):  # a part that fits no window is left out
+            start, taken = place + 1, [0, 0]
+            continue
+        taken = [before + added for before, added in zip(taken, more, strict=True)]
+    if max(taken) == max(room):
+        windows.append((start, len(parts.sizes)))
+    wanted = check_enough(len(windows), samples, length, name, "evaluation")
+    chosen = [windows[number * len(windows) // wanted] for number in range(wanted)]
+    hidden = 0 if begins[0] is not None and begins[1] is not None else 1  # the first part is context alone
+    text_bytes = sum(sum(parts.sizes[first + hidden : end]) for first, end in chosen)
+    dense_NT, dense_spans = _side(parts.dense, chosen, begins[0], hidden, length)
+    new_NT, new_spans = _side(parts.new, chosen, begins[1], hidden, length)
+    counted = [end - first for first, end in dense_spans]
+    are_complete = all(span == (1, length) for span in (*dense_spans, *new_spans))
+    return PairedSet(
+        EvaluationSet(dense_NT, text_bytes, None if are_complete else WindowSpans(dense_spans, counted), text.end),
+        EvaluationSet(new_NT, text_bytes, None if are_complete else WindowSpans(new_spans, counted), text.end),
+        len(parts.dense.ids),
+        len(parts.new.ids),
+    )
+
+
+def _side(
+    side: _Side, windows: Sequence[tuple[int, int]], begin: int | None, hidden: int, length: int
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Return the windows of one tokenization, [windows, length], and the predicted tokens of each.
+
+    The first `hidden` parts of a window are not predicted.
+    """
+    tokens_NT = torch.zeros((len(windows), length), dtype=torch.long)
+    spans: list[tuple[int, int]] = []
+    for row, (first, end) in enumerate(windows):
+        before = [] if begin is None else [begin]
+        start = side.start(first)
+        ids = [*before, *side.ids[start : side.start(end)]]
+        tokens_NT[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        spans.append((len(before) + side.start(first + hidden) - start, len(ids)))
+    return tokens_NT, spans
+
+
+def _parts(documents: Iterable[str], dense: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> _Parts:
+    parts = _Parts()
+    counters = TokenBytes(dense), TokenBytes(new)
+    for document in documents:
+        text = document + DOCUMENT_END
+        sides = [
+            (ids, _known(counter.ends(text, ids)))
+            for tokenizer, counter in zip((dense, new), counters, strict=True)
+            for ids in [token_ids(text, tokenizer)]
+        ]
+        places = sorted(sides[0][1].keys() & sides[1][1].keys())
+        parts.sizes.extend(after - before for before, after in pairwise([0, *places]))
+        for side, (ids, ends) in zip((parts.dense, parts.new), sides, strict=True):
+            before = len(side.ids)
+            side.ends.extend(before + ends[place] for place in places)
+            side.ids.extend(ids[: ends[places[-1]]] if places else [])
+    return parts
+
+
+def _known(ends: dict[int, int] | None) -> dict[int, int]:
+    if ends is None:
+        raise UnusableModel(
+            "the tokenizer does not tell for which text each token stands, so the model cannot be compared with one "
+            "that has another vocabulary",
+            param="vocabulary",
+        )
+    return ends
+
+
+_SHOWN = 20
+_LONGEST = 60
+"""Characters of a word that are shown."""
+
+
+def text_length(documents: Iterable[str], dense: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> TextLength:
+    """Return the tokens of a text in both vocabularies, and the words that cost most tokens.
+
+    Words are what spaces separate, each tokenized after a space.
+    """
+    before = after = 0
+    words: Counter[str] = Counter()
+    for document in documents:
+        before += count_tokens(document, dense)
+        after += count_tokens(document, new)
+        words.update(document.split())
+    named = list(words)
+    if before == after or not named:
+        return TextLength(dense=before, pruned=after)
+    lengths = [_lengths(named, tokenizer) for tokenizer in (dense, new)]
+    longer = [
+        LongerWord(word=word[:_LONGEST], count=words[word], dense=old, pruned=now)
+        for word, old, now in zip(named, *lengths, strict=True)
+        if now > old
+    ]
+    longer.sort(key=lambda each: (-(each.pruned - each.dense) * each.count, each.word))
+    return TextLength(dense=before, pruned=after, words=longer[:_SHOWN])
+
+
+def _lengths(words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ids = tokenizer([f" {word}" for word in words], add_special_tokens=False, verbose=False)["input_ids"]
+    return [len(each) for each in ids]

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.counting import counted
-from core.engine.datasets.token_ids import token_ids
+from core.engine.datasets.token_bytes import token_ids
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import TokenWriter, end_tokens, first_token, sequences_that_fit

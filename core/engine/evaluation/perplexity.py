@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core.engine.datasets.counted_tokens import predicted_places
-from core.engine.datasets.window_spans import WindowSpans
+from core.engine.datasets.window_losses import WindowSpans
 from core.engine.models.streamed import StreamedModel
 
 _CHUNK = 256

@@ -6,8 +6,7 @@ from importlib.util import find_spec
 from typing import Final, Literal
 
 from core.engine.architectures.description import Description, ModelDescription
-from core.engine.cuts.losses import Losses
-from core.engine.cuts.removal import Removal
+from core.engine.cuts import Losses, Removal
 from secateur_wire.installation import SERVER, install_command
 
 PARAM: Final = "output.exports"

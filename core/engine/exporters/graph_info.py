@@ -6,7 +6,7 @@ from typing import Final
 
 from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.description import ModelDescription
-from core.engine.cuts.losses import Losses
+from core.engine.cuts import Losses
 from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, RuntimeExample
 from core.engine.exporters.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
 from secateur_wire.errors import InvalidRequest

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.cuts.losses import Losses
+from core.engine.cuts import Losses
 from core.engine.exporters.registry import ADDED
 from secateur_wire.errors import InvalidRequest
 

@@ -5,7 +5,6 @@
 
 import ctypes
 import errno
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import ClassVar
@@ -25,62 +24,13 @@ _ROUNDING = 1e-5
 """Relative error of a product, far above that of float32 and far below that of factors in bfloat16."""
 
 
-class DeviceBackend(ABC):
-    """Device, which may or may not be the current one of its kind."""
-
-    kind: ClassVar[DeviceKind]
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    @classmethod
-    @abstractmethod
-    def is_available(cls) -> bool:
-        """Return True if this machine has a device of the kind, and torch can use it."""
-
-    @abstractmethod
-    def free_bytes(self) -> int:
-        """Return the bytes that are free on the device."""
-
-    @abstractmethod
-    def peak_bytes(self) -> int | None:
-        """Return the peak bytes of tensors since the process began; None if the device does not count them."""
-
-    @abstractmethod
-    def synchronise(self) -> None:
-        """Wait until all work on the device is complete."""
-
-    @abstractmethod
-    def pinned(self, tensor: Tensor) -> Tensor:
-        """Return a tensor of main memory in pinned memory, from which the device copies asynchronously."""
-
-    @abstractmethod
-    def copy_out(self, tensor: Tensor) -> Tensor:
-        """Return a copy of a device's tensor in main memory; its values are valid after `synchronise`."""
-
-    def keep_memory(self) -> None:
-        """Keep the memory of freed tensors in the process for the next ones, until `release_memory`."""
-        return
-
-    def release_memory(self) -> None:
-        """Return the memory of freed tensors to the machine, where the allocator keeps it in the process."""
-        return
-
-    @abstractmethod
-    def prefers_bfloat16(self) -> bool:
-        """Return True if the device multiplies bfloat16 faster than float32."""
-
-    def prefers_onednn(self) -> bool:
-        """Return True if oneDNN multiplies float32 matrices faster than torch's usual library, and rounds no factor."""
-        return False
-
-    @abstractmethod
-    def training(self, mixed_precision: str | None = None) -> Accelerator:
-        """Return accelerate's object for training on the device, which becomes the current one of its kind."""
-
-
 def _cpu_capabilities() -> Mapping[str, object]:
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+
+
+def _is_amd_with_avx512() -> bool:
+    capabilities = _cpu_capabilities()
+    return str(capabilities.get("cpu_name", "")).startswith("AMD") and bool(capabilities.get("avx512_bf16"))
 
 
 @cache
@@ -114,65 +64,76 @@ def _onednn_rounds_factors() -> bool:
     return float((product - exact).norm() / exact.norm()) > _ROUNDING
 
 
-class CPUBackend(DeviceBackend):
-    """CPU. Its memory is the machine's, and all its work is synchronous."""
+class DeviceBackend:
+    """Device, which may or may not be the current one of its kind.
 
-    kind = CPU
+    This class is the CPU, whose memory is the machine's and all of whose work is synchronous; a class of another kind
+    overrides what is different there.
+    """
+
+    kind: ClassVar[DeviceKind] = CPU
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     @classmethod
     def is_available(cls) -> bool:
+        """Return True if this machine has a device of the kind, and torch can use it."""
         return True
 
     def free_bytes(self) -> int:
+        """Return the bytes that are free on the device."""
         return memory_left()
 
-    def peak_bytes(self) -> None:
+    def peak_bytes(self) -> int | None:
+        """Return the peak bytes of tensors since the process began; None if the device does not count them."""
         return None
 
     def synchronise(self) -> None:
-        pass
+        """Wait until all work on the device is complete."""
 
     def pinned(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of main memory in pinned memory, from which the device copies asynchronously."""
         return tensor
 
     def copy_out(self, tensor: Tensor) -> Tensor:
-        """Return the tensor itself, because it is in main memory."""
+        """Return a device's tensor in main memory; its values are valid after `synchronise`."""
         return tensor
 
     def keep_memory(self) -> None:
+        """Keep the memory of freed tensors in the process for the next ones, until `release_memory`."""
         _keep_freed_memory()
 
     def release_memory(self) -> None:
+        """Return the memory of freed tensors to the machine, where the allocator keeps it in the process."""
         if (trim := _malloc_trim()) is not None:
             trim(0)
 
     def prefers_bfloat16(self) -> bool:
-        """Return True if the CPU has matrix units, or is an AMD one with AVX-512's bfloat16 instructions.
+        """Return True if the device multiplies bfloat16 faster than float32.
 
-        There bfloat16 takes half the time of float32; on Intel's processors without matrix units it takes twice the
-        time.
+        A CPU does if it has matrix units, or is an AMD one with AVX-512's bfloat16 instructions. There bfloat16 takes
+        half the time of float32; on Intel's processors without matrix units it takes twice the time.
         """
         capabilities = _cpu_capabilities()
-        return bool(capabilities.get("amx_bf16") or capabilities.get("bf16")) or self._is_amd_with_avx512()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("bf16")) or _is_amd_with_avx512()
 
     def prefers_onednn(self) -> bool:
-        """Return True for an AMD CPU with AVX-512's bfloat16 instructions: MKL takes twice oneDNN's time there.
+        """Return True if oneDNN multiplies float32 matrices faster than torch's usual library, and rounds no factor.
 
-        Torch uses oneDNN where products may round their factors to bfloat16. It rounds none on such a CPU, which is
-        tried once.
+        It does on an AMD CPU with AVX-512's bfloat16 instructions, where MKL takes twice the time. Torch uses oneDNN
+        where products may round their factors to bfloat16. It rounds none on such a CPU, which is tried once.
         """
-        return self._is_amd_with_avx512() and not _onednn_rounds_factors()
-
-    @staticmethod
-    def _is_amd_with_avx512() -> bool:
-        capabilities = _cpu_capabilities()
-        return str(capabilities.get("cpu_name", "")).startswith("AMD") and bool(capabilities.get("avx512_bf16"))
+        return _is_amd_with_avx512() and not _onednn_rounds_factors()
 
     def training(self, mixed_precision: str | None = None) -> Accelerator:
+        """Return accelerate's object for training on the device, which becomes the current one of its kind."""
         return Accelerator(cpu=True, mixed_precision=mixed_precision)
 
 
 class CUDABackend(DeviceBackend):
+    """CUDA device. Its allocator keeps freed memory itself."""
+
     kind = CUDA
 
     @classmethod
@@ -198,9 +159,18 @@ class CUDABackend(DeviceBackend):
         with torch.cuda.device(self.device):  # a new thread's current device is the first one
             return torch.empty_like(like, device="cpu", pin_memory=True)
 
+    def keep_memory(self) -> None:
+        return
+
+    def release_memory(self) -> None:
+        return
+
     def prefers_bfloat16(self) -> bool:
         with torch.cuda.device(self.device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+    def prefers_onednn(self) -> bool:
+        return False
 
     def training(self, mixed_precision: str | None = None) -> Accelerator:
         if self.device.index is not None:  # accelerate uses the current device
@@ -232,7 +202,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return is_one and any(words in str(error) for words in _MEMORY_MESSAGES)
 
 
-BACKENDS: dict[str, type[DeviceBackend]] = {backend.kind.name: backend for backend in (CPUBackend, CUDABackend)}
+BACKENDS: dict[str, type[DeviceBackend]] = {backend.kind.name: backend for backend in (DeviceBackend, CUDABackend)}
 
 
 def backend_of(device: torch.device) -> DeviceBackend:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 from transformers.initialization import no_init_weights
 
 from core.counting import counted
@@ -72,7 +71,7 @@ def folder_as_stored(folder: ModelFolder, dtype: StoredDtype) -> ModelFolder:
     """
     if dtype == "keep":
         return folder
-    with _disable_current_modes(), init_empty_weights(include_buffers=True), no_init_weights():
+    with init_empty_weights(include_buffers=True), no_init_weights():
         model = build_model(folder, DTYPES[dtype])
     is_kept = kept_in_float32(model, DTYPES[dtype])
     cast = {

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.datasets.chat.rendered import Frame
-from core.engine.datasets.token_ids import token_ids
+from core.engine.datasets.chat.conversations import Frame
+from core.engine.datasets.token_bytes import token_ids
 from core.engine.models.accelerator import backend_of, ran_out_of_memory
 from core.engine.models.precision import LOGIT_TOLERANCE
 from secateur_wire.errors import NotFiniteWeights, OutOfMemory, UnusableModel

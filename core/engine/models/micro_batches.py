@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from core.engine.models.accelerator import CPUBackend, ran_out_of_memory
+from core.engine.models.accelerator import DeviceBackend, ran_out_of_memory
 from secateur_wire.base import JsonObject
 
 
@@ -89,7 +89,7 @@ def run_within_memory(make: Callable[[], Pass], run: Callable[[Pass], Result]) -
                 torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # its setter is not typed
         del walk
         gc.collect()  # modules and their hooks refer to each other
-        CPUBackend(torch.device("cpu")).release_memory()  # what the allocator keeps counts as memory of the process
+        DeviceBackend(torch.device("cpu")).release_memory()  # what the allocator keeps counts as memory of the process
 
 
 @dataclass

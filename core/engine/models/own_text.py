@@ -12,9 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.counting import counting
 from core.engine.architectures.description import ModelDescription
-from core.engine.datasets.chat.conversations import LeftOutRows
-from core.engine.datasets.chat.rendered import Frame, RenderedRow, to_line
-from core.engine.datasets.token_ids import token_ids
+from core.engine.datasets.chat.conversations import Frame, LeftOutRows, RenderedRow, to_line
+from core.engine.datasets.token_bytes import token_ids
 from core.engine.datasets.token_windows import count_tokens, starts_with_bos
 from core.engine.models.generation import TokenWriter, TurnEnds, end_tokens, first_token, sequences_that_fit
 from secateur_wire.errors import OutOfMemory, UnusableDataset, UnusableModel

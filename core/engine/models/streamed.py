@@ -16,7 +16,6 @@ import torch
 from accelerate import init_empty_weights
 from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
@@ -94,8 +93,7 @@ class StreamedModel:
         self.dtype = dtype
         self.device = device
         self._backend = backend_of(device)
-        with _disable_current_modes(), init_empty_weights(include_buffers=False), no_init_weights():
-            # outside all memory accounts, because the real weights are read instead
+        with init_empty_weights(include_buffers=False), no_init_weights():
             model = build_model(folder, dtype)
         self.model: PreTrainedModel = model.eval()
         _empty(self.model)

@@ -87,7 +87,7 @@ def cast_weight(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     `name` is the tensor's name, for the error. float16 ends at 65,504; bfloat16 has the range of float32.
     """
     cast = tensor.to(dtype)
-    if dtype is torch.float16 and tensor.dtype is not dtype and not cast.is_meta and not cast.isfinite().all():
+    if dtype is torch.float16 and tensor.dtype is not dtype and not cast.isfinite().all():
         beyond = int((~cast.isfinite()).sum())
         raise InvalidRequest(
             f"output.dtype: tensor {name[:200]!r} has {beyond} values beyond the range of float16, up to "
@@ -156,8 +156,6 @@ def mapped_tensor(entry: TensorEntry) -> TensorInPlace | None:
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write a safetensors file without a second copy of any tensor; rename it once complete; return its SHA-256."""
-    if any(tensor.is_meta for tensor in tensors.values()):
-        return _write_shapes(file, tensors)
     copies = to_main_memory({name: tensor.detach() for name, tensor in tensors.items()})
     on_cpu = {name: copies.pop(name).contiguous() for name in tensors}
     header = encode_header((name, _NAMES[each.dtype], each.shape, each.nbytes) for name, each in on_cpu.items())
@@ -170,15 +168,6 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
                 rest = rest[stream.write(rest) :]
     partial.replace(file)
     return digest.hexdigest()
-
-
-def _write_shapes(file: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file for tensors without values: zeros, as a sparse file that takes no space."""
-    header = encode_header((name, _NAMES[each.dtype], each.shape, each.nbytes) for name, each in tensors.items())
-    with file.open("wb") as stream:
-        stream.write(header)
-        stream.truncate(len(header) + sum(each.nbytes for each in tensors.values()))
-    return ""
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:

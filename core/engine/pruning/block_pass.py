@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 
@@ -11,10 +10,9 @@ from torch import Tensor
 
 from core.counting import counting
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
-from core.engine.datasets.window_spans import WindowSpans
-from core.engine.evaluation.bits_per_byte import bits_ratio_stderr
+from core.engine.datasets.window_losses import WindowSpans
 from core.engine.evaluation.perplexity import MeasuredPerplexity, ReferenceStream, measure_perplexity
-from core.engine.evaluation.perplexity_ratio import ratio_stderr
+from core.engine.evaluation.perplexity_ratio import bits_ratio_stderr, ratio_stderr
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.micro_batches import MicroBatches
@@ -85,9 +83,8 @@ class BlockPass:
         self.stored_folder = stored or folder
         self.progress = progress or Progress()
         self.notes: list[str] = []
-        self.evaluations = list(evaluations)
-        self.evaluation_tokens = list(evaluations.values())
-        self._spans = [(spans or {}).get(name) for name in evaluations]
+        self.evaluations = evaluations
+        self._spans = spans or {}
         self.calibration_tokens = calibration
         self.probe = verification_tokens(folder.description)
         tokens = {"verification": self.probe}
@@ -155,7 +152,7 @@ class BlockPass:
 
         Return False, and save nothing, where no record can be resumed, or all micro-batches have one sequence.
         """
-        if not self._can_resume or self.micro_batches.are_smallest(self.calibration_tokens, self.evaluation_tokens):
+        if not self._can_resume or self.micro_batches.are_smallest(self.calibration_tokens, self.evaluations.values()):
             return False
         newest = self.store.load(BLOCK)
         saved = newest if isinstance(newest, Saved) else None
@@ -170,8 +167,7 @@ class BlockPass:
     @property
     def micro_batch_history(self) -> list[JsonObject]:
         """History of the sizes of micro-batches, for the report; empty where memory never ran out."""
-        evaluations = dict(zip(self.evaluations, self.evaluation_tokens, strict=True))
-        return self.micro_batches.history(self.calibration_tokens, evaluations)
+        return self.micro_batches.history(self.calibration_tokens, self.evaluations)
 
     def begin_measurements(self) -> None:
         """Begin a measurement of the dense model before the pass over the blocks."""
@@ -204,116 +200,112 @@ class BlockPass:
             self.progress.metric("reconstruction_error", done - 1, sum(measured) / len(measured))
         self.progress.raise_if_stopped()
 
+    def set_up_streams(self, streamed: StreamedModel, pruned: StreamedModel, stored: StreamedModel) -> None:
+        """Make the streams on which the pass measures, of each evaluation and of the verification's tokens.
+
+        `dense_streams` go through `streamed`, where the dense perplexity is not known. `rounded_streams` go through the
+        dense model as it would be `stored`; the perplexity after it says what the new dtype costs without any pruning.
+        There are none where nothing is cast, or where the pass is given another model than the dense one.
+        `pruned_streams` and `verification` go through `pruned`.
+        """
+
+        def streams(name: str, model: StreamedModel) -> dict[str, Stream]:
+            return {
+                evaluation: self.stream(f"{name}-{number}", tokens_NT, model, streamed.dtype)
+                for number, (evaluation, tokens_NT) in enumerate(self.evaluations.items())
+            }
+
+        self.streamed, self._stored_model, self._pruned_model = streamed, stored, pruned
+        self.dense_streams = {
+            name: stream for name, stream in streams("dense", streamed).items() if name not in self._known
+        }
+        self.rounded_streams = streams("rounded", stored) if self._rounds_dense else {}
+        self.pruned_streams = streams("pruned", pruned)
+        self.verification = self.stream("verification", self.probe, pruned, streamed.dtype)
+
+    @property
+    def streams(self) -> list[Stream]:
+        """Streams that carry the pass's hidden states from block to block."""
+        measured = (self.dense_streams, self.rounded_streams, self.pruned_streams)
+        return [*(stream for streams in measured for stream in streams.values()), self.verification]
+
+    def pass_dense_block(self, index: int, tensors: dict[str, Tensor]) -> None:
+        """Advance the streams of the dense model, and of the same as it would be saved, through a block's tensors."""
+        for streams, is_rounded in ((self.dense_streams, False), (self.rounded_streams, True)):
+            if not streams:
+                continue
+            given = self.as_stored(self.streamed.block_prefix(index), tensors) if is_rounded else tensors
+            block = self.streamed.fill_block(index, given, self.streamed.dtype)
+            for stream in streams.values():
+                stream.advance(block, index)
+            self.streamed.empty_block(index)
+
     def model_as_stored(self, streamed: StreamedModel) -> StreamedModel:
         """Return the model with embeddings, final norm and head as they are saved; `streamed` where nothing is cast."""
         if not self.is_cast:
             return streamed
         return StreamedModel(self.stored_folder, dtype=streamed.dtype, device=streamed.device)
 
-    def rounded_streams(self, stored: StreamedModel, dtype: torch.dtype) -> list[Stream]:
-        """Return a stream of each evaluation through the dense model as it would be saved; none where nothing is cast.
+    def measure_dense(self) -> None:
+        """Measure the perplexity of the dense model, and of the same as it would be saved, after all blocks.
 
-        The perplexity after it says what the new dtype costs without any pruning. A pass that is given another model
-        has none.
+        The rounded model's predictions are compared with the dense ones, where these were computed.
         """
-        return [
-            self.stream(f"rounded-{number}", tokens_NT, stored, dtype)
-            for number, tokens_NT in enumerate(self.evaluation_tokens)
-            if self._rounds_dense
-        ]
+        references = {
+            name: ReferenceStream(self.streamed, pairs(stream)) for name, stream in self.dense_streams.items()
+        }
+        self._known |= self._perplexities(self.streamed, self.dense_streams)
+        self._rounded = self._perplexities(self._stored_model, self.rounded_streams, references)
 
-    def dense_streams(self, streamed: StreamedModel, dtype: torch.dtype) -> list[Stream]:
-        """Return a stream of each evaluation that has to go through the dense model."""
-        return [
-            self.stream(f"dense-{number}", tokens_NT, streamed, dtype)
-            for number, (name, tokens_NT) in enumerate(zip(self.evaluations, self.evaluation_tokens, strict=True))
-            if name not in self._known
-        ]
+    def measure_pruned(self) -> dict[str, PerplexityPair]:
+        """Measure the perplexity of the pruned model; return that of both models by evaluation set."""
+        pruned = self._perplexities(self._pruned_model, self.pruned_streams)
+        return {name: _compared(self._known[name], after, self._rounded.get(name)) for name, after in pruned.items()}
 
-    def dense_perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[MeasuredPerplexity]:
-        """Return the dense perplexity of each evaluation: already known, or measured on its stream."""
-        measured = iter(self.perplexities(streamed, streams))
-        return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
-
-    def perplexities(
+    def _perplexities(
         self,
-        streamed: StreamedModel,
-        streams: Iterable[Stream],
-        references: Sequence[ReferenceStream | None] = (),
-    ) -> list[MeasuredPerplexity]:
+        model: StreamedModel,
+        streams: Mapping[str, Stream],
+        references: Mapping[str, ReferenceStream] | None = None,
+    ) -> dict[str, MeasuredPerplexity]:
         """Return the perplexity of each stream after all blocks; dense, pruned and rounded model take the same time.
 
-        Predictions are compared with those of the stream's reference, if it has one. Streams of evaluations with spans
-        are complete and in the order of the evaluations.
+        Predictions are compared with those of the evaluation's reference, if it has one.
         """
-        streams = list(streams)
-        spans = self._spans if any(self._spans) else [None] * len(streams)
         if not streams:
-            return []
+            return {}
         end = self._evaluated + (1.0 - self._evaluated) / self._unmeasured
         self.progress.begin_part(self._evaluated, end, of_loops=True)
         self._evaluated, self._unmeasured = end, self._unmeasured - 1
-        with counting("measuring perplexity by windows", sum(stream.shape[0] for stream in streams)) as count:
+        with counting("measuring perplexity by windows", sum(each.shape[0] for each in streams.values())) as count:
             windows = itertools.count(1)
-            return [
-                measure_perplexity(
-                    streamed,
+            return {
+                name: measure_perplexity(
+                    model,
                     pairs(stream),
                     on_window=lambda: count(next(windows)),
-                    reference=reference,
-                    spans=of_stream,
+                    reference=(references or {}).get(name),
+                    spans=self._spans.get(name),
                 )
-                for (stream, of_stream), reference in zip_longest(zip(streams, spans, strict=True), references)
-            ]
-
-    def rounded_perplexities(
-        self, streamed: StreamedModel, dense: Sequence[Stream], stored: StreamedModel, rounded: Sequence[Stream]
-    ) -> list[MeasuredPerplexity]:
-        """Return the perplexity of each stream through the rounded dense model, and its divergence from the dense one.
-
-        Where the dense perplexity was known before, no stream has dense predictions, and no divergence is measured.
-        """
-        unknown = iter(dense)
-        references = [
-            None if name in self._known else ReferenceStream(streamed, pairs(next(unknown)))
-            for name in self.evaluations
-        ]
-        return self.perplexities(stored, rounded, references=references if rounded else ())
+                for name, stream in streams.items()
+            }
 
     def _evaluation_share(self) -> float:
         """Return the share of the pass that the head takes after the blocks, by multiplications."""
         description = self.folder.description
-        models = [1 + (name not in self._known) + self._rounds_dense for name in self.evaluations]
-        tokens = sum(number * each.numel() for number, each in zip(models, self.evaluation_tokens, strict=True))
+        tokens = sum(
+            (1 + (name not in self._known) + self._rounds_dense) * each.numel()
+            for name, each in self.evaluations.items()
+        )
         calibration = 0 if self.calibration_tokens is None else self.calibration_tokens.numel()
         head = description.vocabulary_size * (description.hidden_size + _SOFTMAX) * tokens
         blocks = description.prunable_parameters * (2 * calibration + tokens + self.probe.numel())
         return head / (head + blocks)
 
-    def compare(
-        self,
-        dense: Sequence[MeasuredPerplexity],
-        pruned: Sequence[MeasuredPerplexity],
-        rounded: Sequence[MeasuredPerplexity],
-    ) -> dict[str, PerplexityPair]:
-        """Return the perplexities of each evaluation set, by its name; `rounded` is empty where it was not measured."""
-        return {
-            name: PerplexityPair(
-                before.value,
-                after.value,
-                ratio_stderr(before.window_losses, after.window_losses),
-                bits_ratio_stderr(before.window_losses, after.window_losses),
-                before.window_losses,
-                after.window_losses,
-                *_rounded_figures(rounded[number]) if rounded else (),
-            )
-            for number, (name, before, after) in enumerate(zip(self.evaluations, dense, pruned, strict=True))
-        }
-
-    def write_verification(self, streamed: StreamedModel, stream: Stream) -> Path:
-        """Write the verification tokens and the logits after all blocks."""
+    def write_verification(self) -> Path:
+        """Write the verification tokens and the pruned model's logits after all blocks."""
         file = self.work / "verification.safetensors"
-        write_verification(streamed, stream, file)
+        write_verification(self._pruned_model, self.verification, file)
         return file
 
     @property
@@ -344,7 +336,7 @@ class BlockPass:
         Raises RunFailed where a weight that was solved for is beyond the range of float16.
         """
         for name, tensor in tensors.items():
-            if tensor.dtype is torch.float16 and not tensor.is_meta and not tensor.isfinite().all():
+            if tensor.dtype is torch.float16 and not tensor.isfinite().all():
                 raise RunFailed(f"{name}: its new values are beyond the range of float16, in which it is stored")
         self.store.add(BLOCK, f"{index:05d}", saved_tensors(self.folder.family, tensors))
 
@@ -353,5 +345,15 @@ class BlockPass:
         return self.stored_folder.stored_entries(names, self.work / "dequantised.safetensors")
 
 
-def _rounded_figures(rounded: MeasuredPerplexity) -> tuple[float, float | None, tuple[float, ...]]:
-    return rounded.value, rounded.divergence, rounded.window_losses
+def _compared(
+    dense: MeasuredPerplexity, pruned: MeasuredPerplexity, rounded: MeasuredPerplexity | None
+) -> PerplexityPair:
+    return PerplexityPair(
+        dense.value,
+        pruned.value,
+        ratio_stderr(dense.window_losses, pruned.window_losses),
+        bits_ratio_stderr(dense.window_losses, pruned.window_losses),
+        dense.window_losses,
+        pruned.window_losses,
+        *(() if rounded is None else (rounded.value, rounded.divergence, rounded.window_losses)),
+    )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.engine.checkpoints.quantisation import packed_config
+
 _SHRINKAGES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 """Shares of the smallest scale without clipping that are tried where the inputs are known."""
 
@@ -107,6 +109,27 @@ class QuantisedWeight:
     def weight_OI(self) -> Tensor:
         """The weight as readers of the saved one compute it, in the grid's dtype."""
         return self.grid.values_of(self.codes_OI)
+
+    def packed(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors that are saved in the place of the weight, by their keys; `name` is the weight's key.
+
+        The library compressed-tensors packs the codes. There is a scale for each row in each group of columns.
+        """
+        from compressed_tensors.compressors import BaseCompressor  # slow to load, and only these jobs need it
+        from compressed_tensors.quantization import QuantizationConfig
+
+        # packed where it is saved from, as it takes several times the memory of the codes
+        codes_OI, scales_OG = self.codes_OI.cpu(), self.grid.scales_GO.T.to(self.grid.dtype).contiguous().cpu()
+        groups = scales_OG.shape[1]
+        declared = packed_config(self.grid.bits, None if groups == 1 else codes_OI.shape[1] // groups, [])
+        scheme = QuantizationConfig.model_validate(declared).config_groups["group_0"]
+        compressor = BaseCompressor.get_value_from_registry(declared["format"])
+        # it divides by the scales, so that ones leave the codes as they are
+        ones_OG = torch.ones_like(scales_OG, dtype=torch.float32)
+        saved = compressor.compress({"weight": codes_OI.float(), "weight_scale": ones_OG}, scheme)
+        return {
+            f"{name.removesuffix('weight')}{key}": value for key, value in (saved | {"weight_scale": scales_OG}).items()
+        }
 
 
 def codes(values: Tensor, scales: Tensor, bits: int) -> Tensor:

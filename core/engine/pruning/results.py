@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.engine.cuts.worth import WorthTable
+from core.engine.cuts import WorthTable
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from secateur_wire.base import JsonObject
 

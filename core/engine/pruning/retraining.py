@@ -10,10 +10,10 @@ from core.engine.models.accelerator import backend_of
 from core.engine.models.classifier import COUNTERS
 from core.engine.models.reshaping import reshape_modules
 from core.engine.pruning.network import Network, weights_of
-from core.engine.recovery.implementations import classifier_recovery
+from core.engine.recovery.distill import image_loss
 from core.engine.recovery.request import Recovery
+from core.engine.recovery.trainable import ZeroPattern
 from core.engine.recovery.training import Training
-from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import ROUND
 from core.engine.resume.store import ResumeStore, Saved
 from core.progress import PartialProgress, Progress
@@ -45,7 +45,7 @@ def retrain(
         model,
         torch.arange(len(images))[:, None],  # image numbers take the place of token sequences
         filled,
-        loss=classifier_recovery(recovery.method).image_loss(images, recovery, teacher),
+        loss=image_loss(images, recovery, teacher),
         rule=ZeroPattern(pruned),
         accelerator=backend_of(device).training(),
         store=store,
@@ -58,7 +58,7 @@ def retrain(
 def retrain_between(
     network: Network, *, steps: int, learning_rate: float | None, batch_size: int, seed: int, metric: str, done: int
 ) -> list[float]:
-    """Train the network's model on its images between two cuts, keeping zeros; return the loss of each step.
+    """Train the network's model between two cuts, keeping zeros; return the loss of each step.
 
     The losses are reported as `metric` from step `done` on. Raises WorkStopped when the job is stopped,
     RecoveryDiverged where the loss is not finite.
@@ -70,7 +70,8 @@ def retrain_between(
     )
     pruned = weights_of(network.model, network.layers)
     progress = _Retraining(network.progress, metric, done)
-    return retrain(network.model, network.calibration, recovery, pruned, progress=progress)
+    images = network.calibration if network.training is None else network.training
+    return retrain(network.model, images, recovery, pruned, progress=progress)
 
 
 class _Retraining(PartialProgress):

@@ -20,7 +20,6 @@ from core.engine.architectures.structure import LinearShape
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, packed_config
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
-from core.engine.models.pack_quantized import packed_tensors
 from core.engine.models.precision import fast_arithmetic, gradient_dtype
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, to_out_in
@@ -109,17 +108,10 @@ class LayerwisePass(BlockPass):
         self.plan = plan
         self.method = plan.method
         self.rows = LayerRows()
-        self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
+        streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         # Its blocks stay empty: all streams go through those of the dense model, filled anew.
-        self.outer = self.model_as_stored(self.streamed)
-
-        self.dense = self.dense_streams(self.streamed, plan.dtype)
-        self.rounded = self.rounded_streams(self.outer, plan.dtype)
-        self.pruned = [
-            self.stream(f"pruned-{number}", each, self.outer, plan.dtype)
-            for number, each in enumerate(self.evaluation_tokens)
-        ]
-        self.verification = self.stream("verification", self.probe, self.outer, plan.dtype)
+        self.outer = self.model_as_stored(streamed)
+        self.set_up_streams(streamed, self.outer, self.outer)
         self.calibration = (
             None
             if self.calibration_tokens is None
@@ -132,8 +124,9 @@ class LayerwisePass(BlockPass):
             else None
         )
         # The stream for pruning: calibration tokens, or evaluation tokens for methods that read no inputs.
-        self.driver = self.calibration or (self.pruned[0] if self.pruned else self.verification)
-        self.other_streams = [each for each in [*self.pruned, self.verification] if each is not self.driver]
+        pruned = [*self.pruned_streams.values(), self.verification]
+        self.driver = self.calibration or pruned[0]
+        self.other_streams = [each for each in pruned if each is not self.driver]
         self._by_module = {linear.name: (index, linear) for index, linear in enumerate(plan.linears)}
         self.rounding = None
         self._quantised: dict[str, QuantisedWeight] = {}
@@ -144,8 +137,8 @@ class LayerwisePass(BlockPass):
 
     @property
     def streams(self) -> list[Stream]:
-        mine = [*self.dense, *self.rounded, *self.pruned, self.verification]
-        return [*(each for each in (self.calibration, self.dense_calibration) if each is not None), *mine]
+        calibration = (each for each in (self.calibration, self.dense_calibration) if each is not None)
+        return [*calibration, *super().streams]
 
     def run(self) -> PruneResult:
         """Prune all blocks, then the head; raises UnusableModel kinds for unusable tensors."""
@@ -218,10 +211,7 @@ class LayerwisePass(BlockPass):
     def _block(self, index: int, tensors: dict[str, Tensor]) -> None:
         """Prune a block with these tensors, which are on the device, and save the result."""
         plan, streamed = self.plan, self.streamed
-        if self.dense:
-            block = streamed.fill_block(index, tensors, plan.dtype)
-            for stream in self.dense:
-                stream.advance(block, index)
+        self.pass_dense_block(index, tensors)
         block = streamed.fill_block(index, tensors, self.driver.dtype)
         dense = (
             None
@@ -231,8 +221,6 @@ class LayerwisePass(BlockPass):
         prefix = streamed.block_prefix(index)
         if self.is_cast:
             tensors.update(self.as_stored(prefix, tensors))
-            for stream in self.rounded:
-                stream.advance(streamed.fill_block(index, tensors, plan.dtype), index)
             block = streamed.fill_block(index, tensors, self.driver.dtype)
 
         def prune_group(group: InputGroup, statistic: InputStatistic) -> None:
@@ -264,9 +252,7 @@ class LayerwisePass(BlockPass):
         saved = {f"{prefix}.{name}": tensors[name] for name in tensors}
         for name, quantised in self._quantised.items():
             del saved[name]
-            grid = quantised.grid
-            scales_OG = grid.scales_GO.T.to(grid.dtype).contiguous()
-            saved |= packed_tensors(name, quantised.codes_OI, scales_OG, grid.bits)
+            saved |= quantised.packed(name)
         self._quantised = {}
         self.save_block(index, saved)
 
@@ -404,8 +390,7 @@ class LayerwisePass(BlockPass):
 
     def _finish(self, start: int) -> PruneResult:
         streamed, outer = self.streamed, self.outer
-        dense = self.dense_perplexities(streamed, self.dense)
-        rounded = self.rounded_perplexities(streamed, self.dense, outer, self.rounded)
+        self.measure_dense()
         unchanged = set(streamed.outer_names)
         head, family = f"{self.folder.family.head}.weight", self.folder.family
         if family.head in self._by_module:
@@ -425,12 +410,12 @@ class LayerwisePass(BlockPass):
             sparsities=self.plan.sparsities,
             removed=sum(row.zeros for row in self.rows.all),
             prunable=sum(self._by_module[row.name][1].numel for row in self.rows.all),
-            perplexity=self.compare(dense, self.perplexities(outer, self.pruned), rounded),
+            perplexity=self.measure_pruned(),
             notes=self.notes,
             files=self.store.lasting(BLOCK),
             unchanged=self.stored(unchanged),
             config=self._config,
-            verification=self.write_verification(outer, self.verification),
+            verification=self.write_verification(),
             resumed_from=start,
             sections={"routing": self.routing},
             micro_batches=self.micro_batch_history,

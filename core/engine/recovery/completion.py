@@ -1,11 +1,9 @@
 """Completion of a recovery's request: its defaults for the model to train, and errors for fields that do not apply."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from core.engine.architectures.description import CLASSIFICATION, ModelDescription
-from core.engine.recovery.recovery_info import RecoveryInfo
-from core.engine.recovery.registry import RECOVERIES, recoveries_where
-from core.engine.recovery.request import Recovery
+from core.engine.architectures.description import ModelDescription
+from core.engine.recovery.request import RECOVERIES, Recovery, RecoveryMethod, recoveries_where
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.recovery import Lora
 
@@ -23,6 +21,8 @@ _OF_LANGUAGE_MODELS = (
     "counted_tokens",
     "minutes",
 )
+_OF_DISTILLATION = {"temperature": 1.0, "label_weight": 0.0, "hidden_states": 0.0}
+"""Numbers that only a recovery with a teacher has, and their defaults."""
 DEFAULT_SEQUENCE_LENGTH = 512
 """Default sequence length, unless the calibration sets it or the model's context is shorter."""
 _LEARNING_RATE_FULL = 2e-5
@@ -30,7 +30,6 @@ _LEARNING_RATE_DISTILL = 2e-4
 _LEARNING_RATE_LORA = 1e-4
 _LEARNING_RATE_IMAGES = 1e-3
 _ROUND_STEPS = 50
-_HIDDEN_STATES = "recovery.hidden_states"
 _OWN_TEXT = 0.25
 _MOST_STEPS = 100_000
 """Limit of steps where the request gives minutes: more steps than they allow."""
@@ -48,12 +47,11 @@ def complete_recovery(
     Raises InvalidRequest naming a field that does not apply to the method or the model.
     """
     info = RECOVERIES[requested.method]
-    _check_softening(requested)
+    _check_fields_of_a_teacher(requested)
     if info.adapters == "never" and requested.lora is not None:
         raise _inapplicable("lora", requested.method, recoveries_where(lambda each: each.adapters != "never"))
     _check_stages(requested)
-    lora = requested.lora
-    is_unset = "lora" not in requested.model_fields_set
+    lora, is_unset = requested.lora, "lora" not in requested.model_fields_set
     if info.adapters == "always" or (info.adapters == "unless null" and is_unset and not loses_units):
         lora = lora or Lora()
     if lora is not None and requested.train_embeddings is not None:
@@ -76,19 +74,20 @@ def complete_recovery(
             "tokens",
             param="recovery.sequence_length",
         )
+    learns, stages = info.learns_from_model, requested.stages
+    without = _LEARNING_RATE_DISTILL if learns else _LEARNING_RATE_FULL
+    steps = sum(stage.steps for stage in stages or []) or requested.steps
+    if not stages and requested.minutes is not None and "steps" not in requested.model_fields_set:
+        steps = _MOST_STEPS
+    defaults = {
+        "learning_rate": without if lora is None else _LEARNING_RATE_LORA,
+        "train_embeddings": not learns if lora is None else None,
+        "own_text": (0 if stages else _OWN_TEXT) if learns else None,
+        "resample_every": _ROUND_STEPS if stages else None,
+        **_settings_of_distillation(info),
+    }
     return requested.model_copy(
-        update={
-            "lora": lora,
-            "learning_rate": requested.learning_rate or _learning_rate(info, lora),
-            "train_embeddings": _trains_embeddings(requested, info, lora),
-            "own_text": _own_text(requested, info),
-            "temperature": _of_distillation(requested.temperature, info, 1.0),
-            "label_weight": _of_distillation(requested.label_weight, info, 0.0),
-            "hidden_states": _of_distillation(requested.hidden_states, info, 0.0),
-            "sequence_length": length,
-            "steps": sum(stage.steps for stage in requested.stages) if requested.stages else _steps(requested),
-            "resample_every": (requested.resample_every or _ROUND_STEPS) if requested.stages else None,
-        }
+        update={"lora": lora, "sequence_length": length, "steps": steps, **_unless_set(requested, defaults)}
     )
 
 
@@ -98,8 +97,8 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
     Raises InvalidRequest naming a field that belongs to language models.
     """
     info = RECOVERIES[requested.method]
-    if not info.trains(CLASSIFICATION):
-        others = " or ".join(recoveries_where(lambda each: each.trains(CLASSIFICATION)))
+    if not info.trains_classifiers:
+        others = " or ".join(recoveries_where(lambda each: each.trains_classifiers))
         raise InvalidRequest(
             f"recovery.method: {requested.method} is for language models; for an image classifier use {others}",
             param="recovery.method",
@@ -107,14 +106,9 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
     for name in _OF_LANGUAGE_MODELS:
         if getattr(requested, name) is not None:
             raise InvalidRequest(f"recovery.{name} is only for language models: leave it out", param=f"recovery.{name}")
-    _check_softening(requested)
-    return requested.model_copy(
-        update={
-            "learning_rate": requested.learning_rate or _LEARNING_RATE_IMAGES,
-            "temperature": _of_distillation(requested.temperature, info, 1.0),
-            "label_weight": _of_distillation(requested.label_weight, info, 0.0),
-        }
-    )
+    _check_fields_of_a_teacher(requested)
+    defaults = {"learning_rate": _LEARNING_RATE_IMAGES, **_settings_of_distillation(info), "hidden_states": None}
+    return requested.model_copy(update=_unless_set(requested, defaults))
 
 
 def check_matching(
@@ -126,54 +120,34 @@ def check_matching(
     """
     if not recovery.hidden_states:
         return
+    reason = None
     if description.vocabulary_size != teacher.vocabulary_size:
-        raise InvalidRequest(
-            f"{_HIDDEN_STATES}: the model has {description.vocabulary_size} tokens and the teacher "
-            f"{teacher.vocabulary_size}, so that they read a text in different tokens: leave it out",
-            param=_HIDDEN_STATES,
+        reason = (
+            f"the model has {description.vocabulary_size} tokens and the teacher {teacher.vocabulary_size}, so that "
+            "they read a text in different tokens: leave it out"
         )
-    if description.hidden_size != teacher.hidden_size:
-        raise InvalidRequest(
-            f"{_HIDDEN_STATES}: the model's hidden states have {description.hidden_size} values, but the teacher's "
-            f"have {teacher.hidden_size}: leave it out, or use a teacher with as many",
-            param=_HIDDEN_STATES,
+    elif description.hidden_size != teacher.hidden_size:
+        reason = (
+            f"the model's hidden states have {description.hidden_size} values, but the teacher's have "
+            f"{teacher.hidden_size}: leave it out, or use a teacher with as many"
         )
-    if description.layers != teacher.layers - len(set(removed_layers)):
-        raise InvalidRequest(
-            f"{_HIDDEN_STATES}: the model has {description.layers} layers and the teacher {teacher.layers}, and "
-            "only a job that removes the layers itself knows which remain: leave it out, or recover in such a job",
-            param=_HIDDEN_STATES,
+    elif description.layers != teacher.layers - len(set(removed_layers)):
+        reason = (
+            f"the model has {description.layers} layers and the teacher {teacher.layers}, and only a job that removes "
+            "the layers itself knows which remain: leave it out, or recover in such a job"
         )
+    if reason is not None:
+        raise InvalidRequest(f"recovery.hidden_states: {reason}", param="recovery.hidden_states")
 
 
-def _learning_rate(info: RecoveryInfo, lora: Lora | None) -> float:
-    if lora is not None:
-        return _LEARNING_RATE_LORA
-    return _LEARNING_RATE_DISTILL if info.learns_from_model else _LEARNING_RATE_FULL
+def _settings_of_distillation(info: RecoveryMethod) -> Mapping[str, float | None]:
+    return _OF_DISTILLATION if info.learns_from_model else dict.fromkeys(_OF_DISTILLATION)
 
 
-def _trains_embeddings(requested: Recovery, info: RecoveryInfo, lora: Lora | None) -> bool | None:
-    if lora is not None or requested.train_embeddings is not None:
-        return requested.train_embeddings
-    return not info.learns_from_model
-
-
-def _own_text(requested: Recovery, info: RecoveryInfo) -> float | None:
-    if not info.learns_from_model or requested.own_text is not None:
-        return requested.own_text
-    return 0 if requested.stages else _OWN_TEXT
-
-
-def _of_distillation(requested: float | None, info: RecoveryInfo, unset: float) -> float | None:
-    """Return a setting of distillation: the requested value, or the default where unset; None for other recoveries."""
-    if not info.learns_from_model:
-        return None
-    return unset if requested is None else requested
-
-
-def _steps(requested: Recovery) -> int:
-    is_unset = "steps" not in requested.model_fields_set
-    return _MOST_STEPS if requested.minutes is not None and is_unset else requested.steps
+def _unless_set(requested: Recovery, defaults: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return the fields of `defaults`, as requested where they are set."""
+    given = {name: getattr(requested, name) for name in defaults}
+    return {name: defaults[name] if value is None else value for name, value in given.items()}
 
 
 def _check_stages(requested: Recovery) -> None:
@@ -202,18 +176,15 @@ def _check_stages(requested: Recovery) -> None:
                 raise InvalidRequest(f"{where}: {name!r} is named twice", param=where)
 
 
-def _check_softening(requested: Recovery) -> None:
-    """Require that only a recovery with a teacher has fields for it; raises InvalidRequest.
-
-    Text that the teacher generates is only for recoveries with a single text.
-    """
+def _check_fields_of_a_teacher(requested: Recovery) -> None:
+    """Require that only a recovery with a teacher has fields for it, and own text beside a single text."""
     if requested.own_text and requested.stages:
         raise InvalidRequest(
             "recovery.own_text and stages cannot be used together: leave one out", param="recovery.own_text"
         )
     if RECOVERIES[requested.method].learns_from_model:
         return
-    for name in ("temperature", "teacher", "own_text", "label_weight", "hidden_states"):
+    for name in ("teacher", "own_text", *_OF_DISTILLATION):
         if getattr(requested, name) is not None:
             raise _inapplicable(name, requested.method, recoveries_where(lambda each: each.learns_from_model))
 

@@ -24,10 +24,9 @@ from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import DTYPES, cast_weight, read_tensor, write_tensors
-from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.completion import complete_recovery
-from core.engine.recovery.implementations import language_recovery
-from core.engine.recovery.pace import Ending
+from core.engine.recovery.distill import distillation_loss
+from core.engine.recovery.losses import next_token_loss
 from core.engine.recovery.precision import (
     cast_weights,
     casts_weights,
@@ -35,12 +34,10 @@ from core.engine.recovery.precision import (
     training_precision,
     uncast_weights,
 )
-from core.engine.recovery.protocols import OpenedModel, Teacher, Trainable
-from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery
+from core.engine.recovery.request import RECOVERIES, Recovery, kept_activation_bytes
 from core.engine.recovery.sampling import Adaptive, InOrder, Source
-from core.engine.recovery.training import Training
-from core.engine.recovery.zero_pattern import weight_names
+from core.engine.recovery.trainable import OpenedModel, Teacher, Trainable, prepare, weight_names
+from core.engine.recovery.training import Ending, Training
 from core.engine.resume.store import ResumeStore, Runtime, file_sha256, fingerprint, tensors_sha256
 from core.progress import Progress
 from secateur_wire.errors import MissingTensors, ZerosRefilled
@@ -116,16 +113,12 @@ def recover(
         checkpoint_activations(model)
     parameters = [name for name, _ in model.named_parameters()]
     buffers = [name for name, _ in folder.saved_buffers(model)]
-    windows = (len(windows_NT), windows_NT.shape[1])
-    opened = OpenedModel(
-        folder, model, recovery, linears, teacher, accelerator.device, frozen_dtype, windows, removed_layers
-    )
-    method = language_recovery(recovery.method)
-    trainable = method.prepare(opened)
+    opened = OpenedModel(folder, model, recovery, linears, teacher, accelerator.device, frozen_dtype, removed_layers)
+    trainable = prepare(opened)
     module, changed = trainable.module, trainable.changed
     if is_cast:
         cast_weights(model)
-    loss = method.loss(opened)
+    loss = distillation_loss(opened) if learns else next_token_loss
     facts = _facts(opened, windows_NT, sources) | {"processes": accelerator.num_processes}
     runtime = Runtime.of(accelerator.device, frozen_dtype)
     sampling = Adaptive(sources, recovery) if recovery.stages else InOrder(len(windows_NT), recovery)

@@ -1,7 +1,11 @@
-"""Registry of removals: every sibling folder whose `info` describes one. Nothing lists them or loads torch."""
+"""Registry of removals: the kinds, in the order of lists, without torch; `runs` has the table of their passes."""
 
-from core.discovery import descriptions
-from core.engine import removals
-from core.engine.cuts.removal import Removal
+from core.engine.removals.experts import EXPERTS
+from core.engine.removals.filters import FILTERS
+from core.engine.removals.layers import LAYERS
+from core.engine.removals.vocabulary import VOCABULARY
+from core.engine.removals.weights import WEIGHTS
+from core.engine.removals.widths import WIDTHS
 
-REMOVALS = descriptions(removals, Removal)  # type: ignore[type-abstract]
+REMOVALS = {kind.id: kind for kind in (WEIGHTS, WIDTHS, LAYERS, EXPERTS, FILTERS, VOCABULARY)}
+"""Kinds of removal by id."""

@@ -20,7 +20,7 @@ from core.engine.checkpoints.quantisation import SHORT_FLOATS
 from core.engine.checkpoints.safetensors_header import TensorEntry, encode_header, read_header
 from core.engine.exporters.huggingface import write_weights
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.removals.vocabulary.sizes import vocabulary_size
+from core.engine.removals.vocabulary import vocabulary_size
 from core.engine.vocabulary.settings import reduced_config, required_ids
 from core.engine.vocabulary.small_copy import require_exact
 from core.progress import Progress

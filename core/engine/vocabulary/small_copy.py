@@ -33,7 +33,7 @@ from core.engine.discovery.names import StoredLayers, stored_layers
 from core.engine.discovery.resizing import narrowed, shortened
 from core.engine.evaluation.reload_check import difference_beyond
 from core.engine.models.folder import ModelFolder
-from core.engine.removals.vocabulary.sizes import OFFER
+from core.engine.removals.vocabulary import OFFER
 from core.engine.vocabulary.settings import reduced_config, required_ids
 from secateur_wire.errors import SecateurError, UnsupportedArchitecture
 

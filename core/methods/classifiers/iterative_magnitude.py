@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.structure import LinearShape
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import draw_images
 from core.engine.models.hooks import removed_after
 from core.engine.options.sensitivity import LayerCosts, allocate
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from core.counting import counted
-from core.engine.datasets.image_set import ImageSet
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import ImageSet, draw_images
 from core.engine.models.hooks import removed_after
 from core.engine.options.axes import Curvature
 from core.engine.pruning.layer_matrix import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix

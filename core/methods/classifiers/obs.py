@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from core.device_kinds import device_kind
-from core.engine.datasets.image_set import ImageSet
-from core.engine.datasets.subset import draw_images
+from core.engine.datasets.image_set import ImageSet, draw_images
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, require_divisible
 from core.engine.pruning.compensation.column_update import damped_inverse_factor
 from core.engine.pruning.input_statistics import InputStatistic, Statistic

@@ -67,7 +67,7 @@ def classifier_sensitivity(
         [SensitivityCurve.model_validate(curve) for curve in saved.state["curves"]] if isinstance(saved, Saved) else []
     )
     own = parse_parameters(parameters.method, parameters.parameters, parameters.pattern)
-    method = build_classifier_method(parameters.method, own, parameters.pattern)
+    method = build_classifier_method(parameters.method, own)
     if isinstance(method, FilterMethod):
         units = _groups(network, images, method, parameters.rates)
     else:

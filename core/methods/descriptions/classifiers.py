@@ -8,7 +8,7 @@ from pydantic import Field
 from core.device_kinds import WAITING_FOR_MEMORY
 from core.engine.architectures.structure import LinearShape
 from core.engine.options.axes import CurvatureOptions, IterationOptions, LayerSparsities, MethodParameters, Retraining
-from core.engine.removals.weights.options import LayerSelection
+from core.engine.removals.weights import LayerSelection
 from core.methods.descriptions.zeros import HAN_2015, ZerosParameters
 from core.methods.method_info import BOTH_TASKS, CALIBRATION, CLASSIFIERS, TRAINING, MethodInfo, PlanOffer, arxiv
 from secateur_wire.errors import InvalidParameters

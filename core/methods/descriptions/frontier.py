@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.options.axes import Compensation, CutRefit, ForwardOptions
-from core.engine.removals.layers.counts import most_removable_layers
-from core.engine.removals.widths.options import WidthOptions
+from core.engine.removals.layers import most_removable_layers
+from core.engine.removals.widths import WidthOptions
 from core.measurements.reader import measured_losses
 from core.methods.descriptions.zeros import ADMMParameters
 from core.methods.method_info import GRADIENTS, MethodInfo, PlanOffer, Variant

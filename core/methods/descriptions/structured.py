@@ -7,11 +7,9 @@ from pydantic import Field, model_validator
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.axes import BudgetOptions, CutRefit, RefitOptions
-from core.engine.removals.experts.options import ExpertOptions
-from core.engine.removals.layers.counts import removable_runs
-from core.engine.removals.layers.options import LayerOptions
-from core.engine.removals.widths.adapter_options import AdapterOptions
-from core.engine.removals.widths.options import RankedWidthOptions, WidthOptions
+from core.engine.removals.experts import ExpertOptions
+from core.engine.removals.layers import LayerOptions, removable_runs
+from core.engine.removals.widths import AdapterOptions, RankedWidthOptions, WidthOptions
 from core.measurements.reader import measured_losses
 from core.methods.method_info import CALIBRATION, GRADIENTS, TRAINING, MethodInfo, PlanOffer, arxiv
 from secateur_wire.errors import InvalidParameters

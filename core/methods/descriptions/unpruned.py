@@ -6,8 +6,8 @@ from pydantic import GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 
 from core.engine.options.axes import MethodParameters, PropagationOptions, SensitivityOptions
-from core.engine.removals.vocabulary.options import VocabularyOptions
-from core.engine.removals.weights.options import LayerSelection
+from core.engine.removals.vocabulary import VocabularyOptions
+from core.engine.removals.weights import LayerSelection
 from core.methods.descriptions.zeros import HAN_2015
 from core.methods.method_info import BOTH_TASKS, MethodInfo, PlanOffer, arxiv
 from secateur_wire.methods import Needs

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.engine.options.axes import AllocationOptions, CompensationOptions, PropagationOptions
-from core.engine.removals.weights.options import LayerSelection
+from core.engine.removals.weights import LayerSelection
 from core.measurements.reader import measured_losses
 from core.methods.method_info import BOTH_TASKS, MethodInfo, PlanOffer, arxiv
 

@@ -18,8 +18,7 @@ from core.engine.pruning.compensation.column_update import damped_cholesky
 from core.engine.pruning.compensation.refit import refit, ridge_directions, target_product
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.streams.propagation import InputGroup
-from core.engine.pruning.units.block_tokens import PrunedTokens
-from core.engine.pruning.units.method import BlockToPrune, PrunedBlock
+from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, PrunedTokens
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units, require_finite
 from core.engine.pruning.units.unit_slices import SetSlice
 from core.methods.descriptions.frontier import StructuredFrontierParameters

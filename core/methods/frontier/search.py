@@ -13,16 +13,15 @@ from torch import Tensor
 from core.counting import counting
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.unit_counts import CostLimit
-from core.engine.cuts.worth import WorthTable
+from core.engine.cuts import WorthTable
 from core.engine.datasets.counted_tokens import counted_places, number_of_places
 from core.engine.datasets.token_windows import evenly_spaced
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.blocks.trial import hidden_states_after_trial
+from core.engine.pruning.blocks.block_choice import hidden_states_after_trial
 from core.engine.pruning.units.method import UnitMethod, UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
-from core.engine.removals.layers.counts import most_removable_layers, required_layers
-from core.engine.removals.widths.shape_program import ShapeChoice, ShapeProgram
-from core.engine.removals.widths.worth import counts_of, program_of
+from core.engine.removals.layers import most_removable_layers, required_layers
+from core.engine.removals.shape_program import ShapeChoice, ShapeProgram, counts_of, program_of
 from core.methods.descriptions.frontier import (
     LayerDrop,
     StructuredFrontierParameters,

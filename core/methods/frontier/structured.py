@@ -7,8 +7,14 @@ from torch import Tensor
 from core.engine.architectures.unit_counts import CostLimit, LayerCounts, WidthReduction
 from core.engine.architectures.units import KindName
 from core.engine.pruning.streams.propagation import InputGroup, input_groups
-from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
-from core.engine.pruning.units.method import BlockToPrune, PrunedBlock, UnitMethod, UnitSelectionContext
+from core.engine.pruning.units.method import (
+    BlockToPrune,
+    PrunedBlock,
+    PrunedTokens,
+    TokensAtBlock,
+    UnitMethod,
+    UnitSelectionContext,
+)
 from core.engine.pruning.units.ranking import threshold_counts
 from core.engine.pruning.units.removal import (
     UnitCounts,
@@ -16,8 +22,8 @@ from core.engine.pruning.units.removal import (
     require_finite,
 )
 from core.engine.pruning.units.unit_slices import StackSlice
-from core.engine.removals.widths.counts import reduction_of_remaining_layers
-from core.engine.removals.widths.worth import worth_table
+from core.engine.removals.shape_program import worth_table
+from core.engine.removals.widths import reduction_of_remaining_layers
 from core.methods.descriptions.frontier import LAYER_DROP, StructuredFrontierParameters
 from core.methods.frontier.fit import BlockFit, ExpertsFit
 from core.methods.frontier.output_metric import OutputCosts, measure_outputs

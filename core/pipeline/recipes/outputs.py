@@ -4,9 +4,10 @@ from typing import Final
 
 from core.engine.architectures.description import CLASSIFICATION, Description, is_narrowed, require_structure
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.cuts.losses import Losses
+from core.engine.cuts import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.quantization.settings import PARAM, resolve_quantization
+from core.engine.removals.widths import width_divisor
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Output, Quantization
 from core.pipeline.recipes.request import ResolvedRequest
@@ -83,7 +84,7 @@ def _with_quantization(
         )
     steps = []
     if request.removal is not None and request.removal.narrows:
-        alignment = request.removal.alignment(request.parameters)
+        alignment = width_divisor(request.parameters)
         steps = [alignment or 1]
         if losses_of(description, request).heads:
             steps.append(require_structure(description.language_model).facts["head_dim"])

@@ -5,13 +5,12 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
-from core.engine.cuts.removal import Removal
+from core.engine.cuts import Removal
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.options.axes import MethodParameters
 from core.engine.quantization.registry import ROUNDINGS
 from core.engine.quantization.settings import reads_inputs
-from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery
+from core.engine.recovery.request import RECOVERIES, Recovery
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.request import ResolvedRequest, is_chosen_by_cost
 from core.validation import RegisteredId, invalid_request

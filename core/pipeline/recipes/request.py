@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from core.device_kinds import CPU
 from core.engine.architectures.description import Description
 from core.engine.architectures.unit_counts import CostLimit
-from core.engine.cuts.cut import Cut
-from core.engine.cuts.removal import Removal
+from core.engine.cuts import Cut, Removal
 from core.engine.options.axes import MethodParameters
 from core.engine.options.patterns import parse_pattern
 from core.engine.removals.registry import REMOVALS
+from core.engine.removals.widths import width_divisor
 from core.methods.method_info import Variant
 from core.methods.registry import get_method
 from secateur_wire.job_body import Layout, Target
@@ -76,7 +76,7 @@ class ResolvedRequest:
     @property
     def leaves_alignment_open(self) -> bool:
         """Return whether layers get narrower and the options leave the divisor of their widths open."""
-        return self.removal is not None and self.removal.narrows and self.removal.alignment(self.parameters) is None
+        return self.removal is not None and self.removal.narrows and width_divisor(self.parameters) is None
 
     def cut(self, description: Description, *, round_to: int = CPU.round_to, sparsity: float | None = None) -> Cut:
         """Return the cut that the request's removal needs; `sparsity` replaces the request's own."""

@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from core.engine.architectures.description import Description
-from core.engine.cuts.cut import Cut
-from core.engine.cuts.size import Figure
+from core.engine.cuts import Cut, Figure
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.latency.registry import engine_info
 from core.engine.options.patterns import STRUCTURED, parse_pattern
@@ -68,9 +67,8 @@ def resolve_target(description: Description, request: UnresolvedRequest, target:
             f"{param}: {no_speed_up(method)}",
             param=param,
         )
-    refusal = removal.latency_refusal()
-    if refusal is not None and target.is_time:
-        raise InvalidTarget(f"{param}: {refusal}", param=param)
+    if removal.latency_refusal is not None and target.is_time:
+        raise InvalidTarget(f"{param}: {removal.latency_refusal}", param=param)
     if removal.zeroes and target.bytes is not None and not request.leaves_out_zeros:
         forms = " or ".join(repr(form) for form, each in OFFERED.items() if each.leaves_out_zeros)
         raise InvalidTarget(

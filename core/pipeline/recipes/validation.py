@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Final
 
 from core.engine.architectures.description import Description
-from core.engine.cuts.cut import Cut
-from core.engine.cuts.removal import Removal
+from core.engine.cuts import Cut, Removal
 from core.engine.options.axes import MethodParameters, SensitivityOptions
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, parse_pattern, resolve_sparsity
+from core.engine.removals.vocabulary import sparsity_of_tokens
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS, get_method, parse_parameters
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
@@ -77,7 +77,7 @@ def _amount(removal: Removal, cut: Cut, sparsity: float | None) -> float | None:
 
     Raises InvalidSparsity where both say it, and differ.
     """
-    by_options = removal.sparsity_of(cut)
+    by_options = sparsity_of_tokens(cut) if removal.reads_texts else None
     if _is_open(removal, sparsity):
         return by_options
     given = resolve_sparsity(cut.pattern, sparsity)

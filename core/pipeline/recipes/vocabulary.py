@@ -12,8 +12,8 @@ from typing import Final
 from core.engine.architectures.description import CLASSIFICATION, Description, stored_as
 from core.engine.exporters.registry import ADDED
 from core.engine.quantization.settings import divisor_for
-from core.engine.removals.vocabulary.counts import tokens_left
-from core.engine.removals.vocabulary.sizes import reduced_description
+from core.engine.removals.vocabulary import reduced_description, tokens_left
+from core.engine.removals.widths import rounding_cost
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Export, Output, Quantization, Recipe
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
@@ -180,4 +180,4 @@ def _cost(description: Description, request: ResolvedRequest) -> float:
     """Return the relative difference from the requested removal; 1 if the sparsity is searched for."""
     if request.sparsity is None:
         return 1.0
-    return 0.0 if request.removal is None else request.removal.rounding_cost(request.cut(description))
+    return rounding_cost(request.cut(description))

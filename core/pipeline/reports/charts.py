@@ -19,8 +19,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter
 
-from core.engine.cuts.report import LAYER, SharePanel, unit_rows
+from core.engine.cuts import LAYER, unit_rows
 from core.engine.options.sensitivity import Sensitivity, SensitivityCurve
+from core.engine.removals.experts import SharePanel
 from core.pipeline.reports.report import Report
 from secateur_wire.reports import VocabularyReport
 

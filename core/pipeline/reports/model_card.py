@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.engine.architectures.description import CLASSIFICATION
 from core.engine.checkpoints.files import ONNX_FILE
-from core.engine.cuts.report import unit_rows
+from core.engine.cuts import unit_rows
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.options.sensitivity import Sensitivity, SensitivityPoint
 from core.methods.registry import get_method

@@ -7,9 +7,8 @@ from typing import Final
 
 from pydantic import Field, JsonValue
 
-from core.engine.cuts.report import SharePanel
 from core.engine.datasets.window_losses import WindowLosses
-from core.engine.removals.registry import REMOVALS
+from core.engine.removals.experts import SECTION, SharePanel, token_panels
 from core.pipeline.reports.dense_figures import DenseFigure
 from secateur_wire import reports as wire
 from secateur_wire.base import JsonObject, Number, Record
@@ -279,8 +278,8 @@ class Report(wire.Report):
 
     @property
     def panels(self) -> list[SharePanel]:
-        """Return the panels that kinds of removal add to the picture of the layers, from their sections."""
-        return [panel for removal in REMOVALS.values() for panel in removal.panels(self.model_extra or {})]
+        """Return the panels of experts in the picture of the layers."""
+        return token_panels((self.model_extra or {}).get(SECTION, ()))
 
     def exported(self, form: str) -> Exported | None:
         """Return the section of a form of the artifact; None if it has none."""

@@ -5,9 +5,8 @@ from dataclasses import asdict
 
 from pydantic import JsonValue, TypeAdapter
 
-from core.engine.datasets.chat.conversations import described_rows
-from core.engine.datasets.chat.rendered import read_rendered
-from core.engine.datasets.checks.registry import CHECKS, find_check
+from core.engine.datasets.chat.conversations import described_rows, read_rendered
+from core.engine.datasets.checks import CHECKS, find_check
 from core.engine.datasets.text_files import read_documents
 from core.engine.evaluation.answers.answerer import Written, question_tokens
 from core.engine.evaluation.answers.comparison import AnswerComparison

@@ -26,9 +26,8 @@ from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import Sensitivity
 from core.engine.pruning.network import Network, weight_of, weights_of
 from core.engine.pruning.retraining import retrain
-from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery
-from core.engine.removals.weights.options import prunable_linears, selection_of
+from core.engine.recovery.request import RECOVERIES, Recovery
+from core.engine.removals.weights import prunable_linears, selection_of
 from core.engine.resume.store import JsonObject, ResumeStore, Runtime, fingerprint, tensors_sha256
 from core.methods.classifiers.sensitivity import classifier_sensitivity
 from core.methods.engine import build_classifier_method
@@ -124,10 +123,14 @@ def image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int
 
 def prune_facts(spec: ClassifierSpec) -> JsonObject:
     """Return the facts that the rounds of a method depend on."""
+    training = None
+    if spec.recovery is not None and (recovery := spec.recipe.recovery) is not None:
+        training = [spec.recovery.sha256, recovery.samples, recovery.seed]
     return {
         **spec.recipe.model_dump(mode="json", include={"method", "sparsity", "pattern", "parameters", "calibration"}),
         "revision": spec.model.revision,
         "images": None if spec.calibration is None else spec.calibration.sha256,
+        "training": training,
     }
 
 
@@ -168,6 +171,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
         sparsity=recipe.sparsity or 0.0,
         pattern=parse_pattern(recipe.pattern),
         images=images.calibration,
+        training=images.recovery,
         device=device,
         progress=PartialProgress(progress, end=_PRUNED if recovery else _MEASURED),
         store=resume_store(spec, "prune", prune_facts(spec), device),
@@ -176,7 +180,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
     prunes = get_method(recipe.method).prunes
     if prunes:
         progress.stage("prune")
-        build_classifier_method(recipe.method, parameters, recipe.pattern).prune(network)
+        build_classifier_method(recipe.method, parameters).prune(network)
         model.eval()
     round_to_stored(model, folder)
     recovered: RecoveryReport | None = None

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from core.engine.architectures.heterogeneous import MODELLING_FILE
-from core.engine.datasets.chat.rendered import Frame
+from core.engine.datasets.chat.conversations import Frame
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.pipeline.dense_measurements import DenseMeasurements
 from core.pipeline.messages import (

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from core.engine.datasets.chat.conversations import described_rows
-from core.engine.datasets.chat.rendered import read_rendered
+from core.engine.datasets.chat.conversations import described_rows, read_rendered
 from core.engine.datasets.chat.windows import Conversations
 from core.engine.datasets.counted_tokens import number_of_places
-from core.engine.datasets.paired_windows import paired_set
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import (
     Documents,
@@ -19,10 +17,11 @@ from core.engine.datasets.token_windows import (
     calibration_windows,
     evaluation_set,
     mixed_windows,
+    paired_set,
     starts_with_bos,
     training_windows,
 )
-from core.engine.datasets.window_spans import WindowSpans
+from core.engine.datasets.window_losses import WindowSpans
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.recovery.request import Recovery, most_sequences, own_sequences
 from core.pipeline.messages import LanguageSpec, ModelPlace, TextSource

@@ -10,11 +10,11 @@ import torch
 from core.engine.architectures.description import ModelDescription, in_dtype, require_structure
 from core.engine.architectures.structure import ModelStructure, cache_bytes
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.cuts.report import LAYER, unit_rows
+from core.engine.cuts import LAYER, unit_rows
 from core.engine.datasets.token_windows import EvaluationSet
 from core.engine.datasets.window_losses import WindowLosses
-from core.engine.evaluation.bits_per_byte import bits_per_byte
 from core.engine.evaluation.perplexity import MeasuredPerplexity
+from core.engine.evaluation.perplexity_ratio import bits_per_byte
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import backend_of
 from core.engine.models.casting import cast_figures, folder_as_stored
@@ -25,7 +25,7 @@ from core.engine.options.patterns import UNSTRUCTURED
 from core.engine.pruning.results import LayerRow, PerplexityPair, PruneResult, UnitRow
 from core.engine.pruning.streams.measure import measure
 from core.engine.quantization.settings import reads_inputs, resolve_quantization, stored_bits
-from core.engine.removals.run import LanguagePass
+from core.engine.removals.runs import LanguagePass
 from core.engine.resume.store import tensors_sha256
 from core.methods.registry import METHODS
 from core.pipeline.dense_measurements import dense_figures, releases

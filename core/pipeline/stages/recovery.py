@@ -12,10 +12,10 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.tensors import DTYPES
 from core.engine.pruning.streams.measure import measure
 from core.engine.recovery.language import Recovered, recover
-from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Source
-from core.engine.removals.weights.options import LayerSelection, prunable_linears
+from core.engine.recovery.trainable import Teacher
+from core.engine.removals.weights import LayerSelection, prunable_linears
 from core.engine.resume.store import versions
 from core.methods.registry import get_method
 from core.pipeline.messages import LanguageSpec, ModelSource

@@ -30,7 +30,8 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import own_implementations
 from core.engine.models.tensors import DTYPES
 from core.engine.pruning.plan import model_facts
-from core.engine.removals.run import language_run
+from core.engine.removals.runs import LANGUAGE_RUNS
+from core.engine.removals.widths import offered_units
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Runtime, Saved, fingerprint
 from core.pipeline.plans import cut_for_device, make_plan
@@ -148,7 +149,7 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
     if isinstance(saved, Saved):
         result = LatencySearch.model_validate(saved.state)
     else:
-        run = language_run(removal)
+        run = LANGUAGE_RUNS[removal.id]
         dense = open_place(spec.model)
         clock = DenseLatency(dense, sequence_length=sequence_length, device=device, other_bytes=description.bytes)
 
@@ -176,8 +177,7 @@ def _find_costs(spec: SearchSpec, context: StageContext) -> SearchOutput:
     assert target is not None and removal is not None
     source, dense = (open_place(place).description for place in (spec.source, spec.model))
     stored, dense = (stored_as(each, recipe.output.dtype).language_model for each in (source, dense))
-    offered = removal.offered_units(cut_for_device(context.device, recipe.request, stored))
-    assert offered is not None
+    offered = offered_units(cut_for_device(context.device, recipe.request, stored))
     if not target.is_time:
         costs = memory_limit(target, offered, stored, recipe.timed_length)
         return SearchOutput(costs=costs, peak_memory=context.peak_memory())

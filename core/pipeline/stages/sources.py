@@ -14,8 +14,7 @@ import gguf
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from core.engine.datasets.chat.conversations import LeftOutRows
-from core.engine.datasets.chat.rendered import read_rendered
+from core.engine.datasets.chat.conversations import LeftOutRows, read_rendered
 from core.engine.models.folder import open_model
 from core.engine.models.gguf_header import read_gguf_sandboxed
 from core.engine.models.gguf_import import build_tokenizer, complete_config

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.architectures.architecture import NetworkName
-from core.engine.datasets.chat.rendered import Frame
+from core.engine.datasets.chat.conversations import Frame
 from core.pipeline.messages import DeviceSpec, ModelPlace, Spec, TaskOutput
 from secateur_wire.datasets import LeftOut
 

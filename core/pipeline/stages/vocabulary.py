@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.companions import template_constants
 from core.engine.datasets.text_files import read_documents
-from core.engine.datasets.vocabulary_lengths import text_length
+from core.engine.datasets.token_windows import text_length
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tensors import DTYPES
-from core.engine.removals.vocabulary.counts import planned_tokens, tokens_left
+from core.engine.removals.vocabulary import planned_tokens, tokens_left
 from core.engine.resume.kinds import VOCABULARY
 from core.engine.resume.store import ResumeStore, Runtime, file_sha256, fingerprint
 from core.engine.vocabulary.choice import choose_tokens

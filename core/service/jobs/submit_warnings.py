@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from core.device_kinds import fastest_kind
 from core.engine.exporters.registry import ADDED
+from core.engine.removals.widths import width_divisor
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import no_speed_up
@@ -40,7 +41,7 @@ def _float16_on_cpu(job: Recipe, devices: Collection[str]) -> list[str]:
 
 def _blocks_not_filled(job: Recipe) -> list[str]:
     """Warn about widths whose rows an added file cannot store in its type."""
-    round_to = None if job.removal is None else job.removal.alignment(job.parameters)
+    round_to = width_divisor(job.parameters)
     if round_to is None:
         return []
     blocks = [min(widths) for each in job.output.exports if (widths := ADDED[each.format].widths(each.types))]

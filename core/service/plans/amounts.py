@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from core.engine.architectures.description import Description, stored_as
 from core.engine.options.patterns import parse_pattern
-from core.engine.removals.vocabulary.sizes import reduced_description
+from core.engine.removals.vocabulary import reduced_description
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.sizes import expected_size
 from secateur_wire.job_body import StoredDtype
@@ -117,11 +117,11 @@ def _of_parameters(description: Description, reduced: Description, request: Reso
     cut = request.cut(reduced)
     left = reduced.parameters / description.parameters
     token_share = 1 - left
-    steps = [token_share + left * each for each in request.removal.steps(cut)]
-    most = (steps or [token_share + left * each for each in request.removal.reachable(cut)])[-1]
+    reachable = [token_share + left * each for each in request.removal.reachable(cut)]
+    steps = reachable if cut.layout == "uniform" and not request.removal.is_fine else []
     reach = description.parameters / description.prunable_parameters
     least = steps[1] if len(steps) > 1 else token_share + 0.01
-    return Scale(least, most, offset=-token_share, reach=reach, steps=steps, token_share=token_share)
+    return Scale(least, reachable[-1], offset=-token_share, reach=reach, steps=steps, token_share=token_share)
 
 
 def _of_file(scale: Scale, ratio: float) -> Scale:

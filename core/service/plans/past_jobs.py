@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.engine.architectures.description import Description
 from core.engine.options.patterns import parse_pattern
-from core.engine.removals.vocabulary.sizes import vocabulary_size
+from core.engine.removals.vocabulary import vocabulary_size
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.service import job_answer

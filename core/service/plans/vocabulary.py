@@ -6,7 +6,7 @@ from typing import Final
 
 from core.engine.architectures.description import Description
 from core.engine.datasets.formats import CHAT_FORMATS
-from core.engine.removals.vocabulary.sizes import reduced_description, vocabulary_size
+from core.engine.removals.vocabulary import reduced_description, vocabulary_size
 from core.measurements.reader import measurements
 from core.pipeline.messages import CountedTokens
 from core.service.jobs.resolution.context import RequestContext

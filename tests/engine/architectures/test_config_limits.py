@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from core.engine.architectures.config import MOST_LEVELS, MOST_VALUES, check_sizes
-from core.engine.architectures.describe import inspect_folder
+from core.engine.architectures.declared import CLASSIFIER_ARCHITECTURES
+from core.engine.architectures.describe import describe_classifier, inspect_folder
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from secateur_wire.errors import UnusableModel
 from tests.engine.tiny import make_model
@@ -69,3 +70,11 @@ def test_a_dimension_of_a_tensor_without_values_allows_nothing() -> None:
 
 def _entry(shape: tuple[int, ...]) -> TensorEntry:
     return TensorEntry("", "F32", shape, Path("model.safetensors"), 0, 4 * math.prod(shape))
+
+
+def test_a_classifier_without_floats_is_refused_by_the_field_of_the_model() -> None:
+    family = CLASSIFIER_ARCHITECTURES["ConvNextForImageClassification"]
+    whole = TensorEntry("classifier.weight", "I64", (2, 3), Path(), 0, 48)
+    with pytest.raises(UnusableModel, match="not stored as floats") as refused:
+        describe_classifier({"model_type": family.model_type}, family, {whole.name: whole})
+    assert refused.value.param == "model"

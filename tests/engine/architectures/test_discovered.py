@@ -21,9 +21,8 @@ from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.streams.stream import RecordedArguments
-from core.engine.removals.layers.counts import check_layer_count, first_removable_layers, removable_layers
-from core.engine.removals.widths.counts import plan_width_reduction
-from core.engine.removals.widths.options import WidthOptions
+from core.engine.removals.layers import check_layer_count, first_removable_layers, removable_layers
+from core.engine.removals.widths import WidthOptions, plan_width_reduction
 from core.methods.descriptions.structured import DepthParameters
 from core.pipeline.plans import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest

@@ -11,15 +11,14 @@ from core.engine.architectures.describe import inspect_folder
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import (
-    GlobalUnitBudget,
     WidthRequest,
     counts_channels_first,
     counts_for_ratio,
-    global_unit_budget,
+    require_reachable,
 )
 from core.engine.architectures.units import KindName, removed_kinds
 from core.engine.pruning.units.ranking import ranked_counts
-from core.engine.removals.widths.counts import plan_width_reduction
+from core.engine.removals.widths import plan_width_reduction
 from core.methods.descriptions.structured import LLMPrunerParameters
 from secateur_wire.errors import InvalidSparsity
 from tests.engine.tiny import make_model
@@ -78,7 +77,7 @@ def test_protected_layers_stay_and_the_others_meet_the_ratio(
     step = round_to * structure.channel_parameters
     try:
         if rank:
-            ranking = global_unit_budget(structure, request)
+            ranking = require_reachable(structure, request)
             counts = ranked_counts(structure, random_scores(structure, attention, seed), kinds, ranking)
             tolerance = step
         else:
@@ -157,8 +156,9 @@ def test_a_layer_of_less_importance_loses_more_whatever_the_scale_of_its_scores(
         {"heads": 5 * heads, "channels": 5 * poor},
         {"heads": heads, "channels": even},
     ]
-    ranking = GlobalUnitBudget(0.1, 96 * structure.channel_parameters, frozenset(), 8)
-    counts = ranked_counts(structure, scores, removed_kinds("kv_groups"), ranking)
+    kinds = removed_kinds("kv_groups")
+    ranking = WidthRequest(kinds, 96 * structure.channel_parameters, 1.0, 8)
+    counts = ranked_counts(structure, scores, kinds, ranking)
     assert [(each.units["channels"], each.units["heads"]) for each in counts] == [(256, 2), (256 - 96, 2), (256, 2)]
 
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from core.engine.datasets.chat.conversations import Conversation, LeftOutRows, read_conversations
-from core.engine.datasets.chat.rendered import RenderedRow
+from core.engine.datasets.chat.conversations import Conversation, LeftOutRows, RenderedRow, read_conversations
 from core.engine.datasets.chat.template import (
     ChatTemplate,
     ConversationRefused,

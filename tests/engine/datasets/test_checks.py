@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.engine.datasets.checks.registry import CHECKS, find_check
+from core.engine.datasets.checks import CHECKS, find_check
 from secateur_wire.errors import UnusableDataset
 
 CHOICE = {"choices": ["yes", "no", "not sure"], "answer": "no"}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from core.engine.datasets.image_cache import ImageFiles, ImageSelection, open_images
 from core.engine.datasets.image_codec import UnreadableImage, decode_image, write_images
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
-from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.preprocessing import Preprocessing, read_preprocessing
 from core.engine.evaluation.accuracy import measure_accuracy
 from secateur_wire.errors import NotFiniteWeights, TooFewImages, UnusableDataset, UnusableModel
@@ -26,7 +26,7 @@ GRAY = Preprocessing(channels=1)
 TEN = [f"LABEL_{number}" for number in range(10)]
 
 
-def opened(path: Path, tmp_path: Path, labels: list[str] = TEN, **change: Any) -> tuple[TensorImages, list[str]]:
+def opened(path: Path, tmp_path: Path, labels: list[str] = TEN, **change: Any) -> tuple[ImageSet, list[str]]:
     """The set as `open_images` gives it, and its notes."""
     notes: list[str] = []
     format = change.pop("format", "image_folder" if path.is_dir() else "image_parquet")
@@ -42,7 +42,7 @@ def opened(path: Path, tmp_path: Path, labels: list[str] = TEN, **change: Any) -
     return images, notes
 
 
-def shades(images: TensorImages) -> list[int]:
+def shades(images: ImageSet) -> list[int]:
     """Of images all of one gray, without the normalisation by 0.5 and 0.5."""
     pixels_NCHW = (images.batch(torch.arange(len(images))) * 0.5 + 0.5) * 255
     return [int(each) for each in pixels_NCHW[:, 0, 0, 0].round()]
@@ -190,13 +190,13 @@ class Fixed(nn.Module):
 
 def test_accuracy_loss_and_standard_error() -> None:
     logits_NK = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0]])
-    images = TensorImages(logits_NK[:, None, None], torch.tensor([0, 1, 2, 2]))
+    images = ImageSet(logits_NK[:, None, None], torch.tensor([0, 1, 2, 2]))
     measured = measure_accuracy(Fixed(), images, batch_size=3)
     assert (measured.top1, measured.samples) == (0.75, 4)
     assert measured.standard_error == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
     assert measured.loss == pytest.approx(float(nn.functional.cross_entropy(logits_NK, images.labels_N)))
     with pytest.raises(NotFiniteWeights):
-        measure_accuracy(Fixed(), TensorImages(logits_NK[:, None, None] / 0, images.labels_N))
+        measure_accuracy(Fixed(), ImageSet(logits_NK[:, None, None] / 0, images.labels_N))
 
 
 def test_grayscale_and_colour_become_what_the_model_takes(tmp_path: Path) -> None:

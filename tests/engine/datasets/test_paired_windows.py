@@ -8,9 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from core.engine.datasets import token_windows
-from core.engine.datasets.paired_windows import paired_set
-from core.engine.datasets.token_windows import evaluation_set
-from core.engine.datasets.vocabulary_lengths import text_length
+from core.engine.datasets.token_windows import evaluation_set, paired_set, text_length
 
 LENGTH = 24
 

@@ -13,8 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
 
-from core.engine.datasets.token_bytes import TokenBytes
-from core.engine.datasets.token_ids import token_ids
+from core.engine.datasets.token_bytes import TokenBytes, token_ids
 from core.engine.exporters.probe_lines import varied_lines
 from secateur_wire.errors import UnusableModel
 

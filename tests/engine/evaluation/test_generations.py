@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
 
 from core.engine.evaluation.continuations import compare_continuations
-from core.engine.models.accelerator import CPUBackend
+from core.engine.models.accelerator import DeviceBackend
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
 from core.pipeline.reports.model_card import model_card
@@ -66,7 +66,7 @@ def test_a_model_without_room_or_sense_is_left_out_and_a_note_says_why(
     rows, notes = written["generations"], written["notes"]
     assert all(row["dense"] and row["pruned"] is None for row in rows)
     assert len(notes) == 1 and notes[0].startswith("The pruned model wrote nothing") and "not finite" in notes[0]
-    monkeypatch.setattr(CPUBackend, "free_bytes", lambda self: 1000)
+    monkeypatch.setattr(DeviceBackend, "free_bytes", lambda self: 1000)
     written = compare_continuations({"dense": dense}, ["w5"], tokens=8, device=CPU)
     assert written["generations"] == [{"prompt": "w5", "dense": None}] and "1000 are free on cpu" in written["notes"][0]
 

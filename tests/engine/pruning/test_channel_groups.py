@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
-from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.flops import count_flops
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.models.reshaping import changed_groups, reshape_modules
@@ -130,7 +130,7 @@ def test_opposite_gradients_of_two_images_do_not_cancel() -> None:
         first.bias.zero_()
         head.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
         head.bias.copy_(torch.stack([-activation, activation]))
-    scene = make_scene(model, TensorImages(torch.ones(2, 1, 1, 1), torch.tensor([0, 1])))
+    scene = make_scene(model, ImageSet(torch.ones(2, 1, 1, 1), torch.tensor([0, 1])))
     groups = CoupledChannels.of(model, (1, 1, 1), is_checked=True)
     gates = [torch.ones(2, requires_grad=True)]
     with groups.gated(gates):

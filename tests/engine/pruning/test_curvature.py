@@ -8,19 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.image_set import ImageSet
 from core.engine.pruning.layer_matrix import layer_of, to_matrix
 from core.methods.classifiers.obd import gradient_rows, mean_squares
 from tests.engine.classifying import Plain, network, random_images, scene
 
 
-def regression(seed: int) -> tuple[Plain, TensorImages]:
+def regression(seed: int) -> tuple[Plain, ImageSet]:
     """Softmax regression of 3 classes on images of 4 pixels: its logits are linear in its parameters."""
     torch.manual_seed(seed)
     return Plain(nn.Sequential(nn.Flatten(), nn.Linear(4, 3))), random_images(9, (1, 2, 2), classes=3, seed=seed)
 
 
-def true_hessian(model: Plain, images: TensorImages) -> Tensor:
+def true_hessian(model: Plain, images: ImageSet) -> Tensor:
     """Of the mean cross-entropy in weights and then biases, [15, 15]."""
     pixels = images.batch(range(len(images))).flatten(1)
 

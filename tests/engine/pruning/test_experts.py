@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from bench.architectures.masked import without_experts
 from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.description import require_structure
 from core.engine.architectures.folder import join_stacks
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation.reload_check import largest_logit, reload_check
@@ -27,7 +26,7 @@ from core.engine.models.hooks import removed_after
 from core.engine.pruning.results import ExpertRow, PruneResult
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
-from core.engine.removals.experts.counts import expert_sparsities
+from core.engine.removals.experts import expert_sparsities
 from core.pipeline.plans import walk_for
 from core.pipeline.stages.discover import discover_and_test
 from secateur_wire.errors import (
@@ -165,7 +164,7 @@ def test_an_expert_is_pruned_by_the_tokens_that_are_routed_to_it_alone(tmp_path:
 def test_whole_experts_go_and_the_router_chooses_among_the_others(model_type: str, tmp_path: Path) -> None:
     folder = opened(model_type)
     description = folder.description
-    *_, some, _ = expert_sparsities(description, require_structure(description))
+    *_, some, _ = expert_sparsities(description)
     result = pruned(folder, tmp_path, "expert-drop", "structured", some, compensation=NO_REFIT)
     dense, cut = stock(folder.path), stock(tmp_path / "artifact")
     without_experts(dense, cut)
@@ -241,7 +240,7 @@ ALL_THE_WAY = {"refit": 1.0}
 
 def dropped(folder: ModelFolder, work: Path, **given: Any) -> PruneResult:
     """Remove as many experts as are in the middle of those that can go."""
-    sparsities = expert_sparsities(folder.description, require_structure(folder.description))
+    sparsities = expert_sparsities(folder.description)
     share = sparsities[len(sparsities) // 2]
     return pruned(folder, work, "expert-drop", "structured", share, samples=16, **given)
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.blocks.trial import RecordedGaps
+from core.engine.pruning.blocks.block_choice import RecordedGaps
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.streams.hidden_states import ActivationBudget
 from core.engine.pruning.streams.propagation import BlockPropagation, DenseReference, InputGroup

@@ -12,8 +12,8 @@ from core.engine.architectures.folder import read_config
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
-from core.engine.models.pack_quantized import packed_tensors
 from core.engine.models.tensors import load_tensors, unpack
+from core.engine.pruning.grid import Grid, QuantisedWeight
 from core.engine.quantization.settings import resolve_quantization, stored_bits
 from core.pipeline.plans import walk_for
 from core.progress import Progress, WorkStopped
@@ -89,7 +89,8 @@ def test_what_is_saved_is_what_was_measured(way: str, chosen: Quantization, tmp_
 def test_unpacking_undoes_the_librarys_packing(bits: int, groups: int) -> None:
     codes = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (5, 96), dtype=torch.int8)
     scales = torch.rand(5, groups).bfloat16()
-    tensors = packed_tensors("layer.weight", codes, scales, bits)
+    weight = QuantisedWeight(codes, Grid(scales.T.float(), bits, torch.bfloat16), torch.tensor(0.0))
+    tensors = weight.packed("layer.weight")
     assert torch.equal(unpack(tensors["layer.weight_packed"], bits), codes)
     assert torch.equal(tensors["layer.weight_scale"], scales)
     assert tensors["layer.weight_shape"].tolist() == [5, 96]

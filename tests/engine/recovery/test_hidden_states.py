@@ -13,11 +13,10 @@ from torch.nn import functional
 
 from core.engine.models.folder import open_model
 from core.engine.recovery.completion import check_matching, complete_image_recovery
-from core.engine.recovery.distill import divergence as module
-from core.engine.recovery.distill.divergence import Labels, TopWords, divergence, softened
-from core.engine.recovery.distill.method import matched_layers, mean_error, relative_error
-from core.engine.recovery.protocols import Teacher
+from core.engine.recovery.distill import matched_layers, mean_error, relative_error
+from core.engine.recovery.losses import Labels, divergence
 from core.engine.recovery.request import Recovery
+from core.engine.recovery.trainable import Teacher
 from secateur_wire.errors import InvalidRequest
 from tests.engine.recovering import tiny_lora, train
 from tests.engine.tiny import make_model
@@ -129,27 +128,7 @@ def test_value_and_gradient_are_those_of_the_definition(
             exact = exact + 0.3 * functional.cross_entropy(given_NV, labels.labels_N, ignore_index=-1)
     (slope,) = torch.autograd.grad(2 * exact, given_NV)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_ROWS_BYTES", 4 * WORDS * 2)  # two rows at a time
-        every = TopWords.of(softened(wanted_NV, temperature), WORDS)
-        for wanted in (wanted_NV, every):
-            value = divergence(given_NV, wanted, temperature, labels)
-            torch.testing.assert_close(value, exact, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(torch.autograd.grad(2 * value, given_NV)[0], slope, rtol=1e-4, atol=1e-5)
-
-
-@settings(max_examples=20)
-@given(st.integers(0, 2**20), st.integers(1, WORDS - 1))
-def test_fewer_words_and_their_tail_bound_it_from_below(seed: int, k: int) -> None:
-    given_NV, wanted_NV = logits_of(seed, 3.0)
-    fewer, more = (divergence(given_NV, TopWords.of(softened(wanted_NV, 1.0), each), 1.0) for each in (k, k + 1))
-    exact = by_definition(given_NV, wanted_NV, 1.0)
-    assert -1e-5 <= fewer.item() <= more.item() + 1e-5 <= exact.item() + 2e-5
-    # The definition on k + 1 events has the same gradient as is given with the value.
-    words = TopWords.of(softened(wanted_NV, 1.0), k)
-    log_q = functional.log_softmax(given_NV, -1)
-    mine = log_q.gather(1, words.words_NK.long())
-    rest = log_q.scatter(1, words.words_NK.long(), -torch.inf).logsumexp(1, keepdim=True)
-    p_log = torch.cat([words.log_p_NK, words.log_tail_N1], 1)
-    events = (p_log.exp() * (p_log - torch.cat([mine, rest], 1))).sum(1).mean()
-    (slope,), (expected,) = (torch.autograd.grad(each, given_NV) for each in (fewer, events))
-    torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-5)
+        patch.setattr("core.engine.recovery.losses._ROWS_BYTES", 4 * WORDS * 2)  # two rows at a time
+        value = divergence(given_NV, wanted_NV, temperature, labels)
+        torch.testing.assert_close(value, exact, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.autograd.grad(2 * value, given_NV)[0], slope, rtol=1e-4, atol=1e-5)

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer as RustTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from core.engine.recovery.distill.larger_vocabulary import LargerVocabulary
+from core.engine.recovery.larger_vocabulary import LargerVocabulary
 from core.engine.vocabulary.choice import choose_tokens
 from core.engine.vocabulary.counts import count_tokens
 from core.engine.vocabulary.tokenizer_kinds import parse_tokenizer

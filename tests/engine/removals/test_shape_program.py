@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.engine.architectures.describe import inspect_folder
 from core.engine.architectures.description import ModelDescription
 from core.engine.removals.registry import REMOVALS
-from core.engine.removals.widths.shape_program import Option, ShapeChoice, ShapeProgram
+from core.engine.removals.shape_program import Option, ShapeChoice, ShapeProgram
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.errors import InvalidSparsity

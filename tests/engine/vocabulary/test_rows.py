@@ -20,7 +20,7 @@ from core.engine.checkpoints.files import INDEX_FILE
 from core.engine.exporters.huggingface import write_weights
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
-from core.engine.removals.vocabulary.sizes import reduced_description
+from core.engine.removals.vocabulary import reduced_description
 from core.engine.vocabulary import rows
 from core.engine.vocabulary.rows import required_tokens, write_reduced
 from core.pipeline.stages.discover import discover_and_test

@@ -7,7 +7,7 @@ import torch
 
 from core.engine.architectures.describe import describe_folder, inspect_folder
 from core.engine.architectures.description import ModelDescription
-from core.engine.removals.widths.options import WidthOptions
+from core.engine.removals.widths import WidthOptions
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.recipe import Export, Output
 from core.pipeline.recipes.request import UnresolvedRequest

@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 
 from core.engine.architectures.describe import inspect_folder
 from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.removals.layers.counts import layer_count
-from core.engine.removals.vocabulary.counts import planned_tokens
-from core.engine.removals.vocabulary.sizes import reduced_description
-from core.engine.removals.widths.counts import plan_width_reduction
-from core.engine.removals.widths.options import WidthOptions
+from core.engine.removals.layers import layer_count
+from core.engine.removals.vocabulary import planned_tokens, reduced_description
+from core.engine.removals.widths import WidthOptions, plan_width_reduction
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.recipe import Output
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest

@@ -23,7 +23,7 @@ from core.engine.latency.model_widths import model_widths
 from core.engine.latency.registry import engine_info
 from core.engine.latency.variants import BlockVariant, ModelShape
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.removals.run import language_run
+from core.engine.removals.runs import LANGUAGE_RUNS
 from core.pipeline.messages import ModelSource
 from core.pipeline.plans import make_plan, walk_for
 from core.pipeline.recipes.recipe import Recipe
@@ -135,7 +135,7 @@ def test_timings_that_differ_by_more_than_the_gain_end_the_search_at_once() -> N
 def pruned_config(folder: ModelFolder, request: ResolvedRequest) -> PretrainedConfig:
     """Return the config of a model that the request has pruned."""
     assert request.removal is not None
-    run = language_run(request.removal)
+    run = LANGUAGE_RUNS[request.removal.id]
     return folder.config_of(run.pruned_config(folder, make_plan(folder, request, device=CPU)))
 
 

@@ -14,8 +14,15 @@ from typing import BinaryIO, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from core.engine.datasets.chat.conversations import Conversation, LeftOutRows, described_rows, read_conversations
-from core.engine.datasets.chat.rendered import Frame, Rendering, to_line
+from core.engine.datasets.chat.conversations import (
+    Conversation,
+    Frame,
+    LeftOutRows,
+    Rendering,
+    described_rows,
+    read_conversations,
+    to_line,
+)
 from core.engine.datasets.chat.template import (
     ChatTemplate,
     ConversationRefused,

@@ -29,9 +29,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from core.engine.checkpoints.companions import read_json
 from core.engine.checkpoints.files import SPECIAL_TOKENS_FILE, TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
-from core.engine.datasets.chat.conversations import Conversation, text_of
-from core.engine.datasets.chat.rendered import Frame
-from core.engine.datasets.json_lines import is_text
+from core.engine.datasets.chat.conversations import Conversation, Frame, text_of
+from core.engine.datasets.formats import is_text
 from secateur_wire.base import JsonObject
 
 MOST_CHARACTERS: Final = 2**22

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from core.engine.datasets.chat.rendered import RenderedRow
+from core.engine.datasets.chat.conversations import RenderedRow
 from core.engine.datasets.counted_tokens import with_counted
-from core.engine.datasets.token_bytes import TokenBytes
-from core.engine.datasets.token_ids import encoded
+from core.engine.datasets.token_bytes import TokenBytes, encoded
 from secateur_wire.errors import TooLittleText, UnusableDataset
 
 Counted = Literal["all", "assistant"]

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.engine.datasets.chat.rendered import Frame
-from core.engine.datasets.token_ids import token_ids
+from core.engine.datasets.chat.conversations import Frame
+from core.engine.datasets.token_bytes import token_ids
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.evaluation.answers.questions import EvaluationQuestion
 from core.engine.models.folder import ModelFolder

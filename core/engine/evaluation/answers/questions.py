@@ -8,9 +8,8 @@ from typing import Final, TypeVar
 from pydantic import JsonValue
 from transformers import PreTrainedTokenizerBase
 
-from core.engine.datasets.chat.conversations import LeftOutRows
-from core.engine.datasets.chat.rendered import RenderedRow
-from core.engine.datasets.token_ids import token_ids
+from core.engine.datasets.chat.conversations import LeftOutRows, RenderedRow
+from core.engine.datasets.token_bytes import token_ids
 from core.engine.evaluation.answers.thoughts import opens_thought
 from secateur_wire.errors import UnusableDataset
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.cuts.losses import Losses
+from core.engine.cuts import Losses
 from core.engine.exporters.exporter_info import PARAM
 from core.engine.exporters.gguf.family import (
     Config,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.cuts.losses import Losses
+from core.engine.cuts import Losses
 from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, ExportRuntime, RuntimeExample, chat_in
 from core.engine.exporters.gguf.families import written_form
 from core.engine.exporters.gguf.file_types import EXACT, FILE_TYPES, FIRST, stored_bytes

@@ -1,7 +1,7 @@
 """Weights shared by a hash: their description."""
 
 from core.engine.architectures.description import Description
-from core.engine.cuts.removal import Removal
+from core.engine.cuts import Removal
 from core.engine.exporters.exporter_info import ExporterInfo
 from secateur_wire.errors import InvalidRequest
 

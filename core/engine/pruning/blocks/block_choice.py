@@ -1,10 +1,16 @@
-"""Choice of a block's units during the pass that removes them, from calibration tokens."""
+"""Choice of a block's units from calibration tokens: in the pass that removes them, and in trials of counts.
 
-from collections.abc import Mapping, Sequence
+A trial prunes the model to counts on a few tokens, as the pass does, and its result is discarded.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.structure import ModelStructure
@@ -12,12 +18,23 @@ from core.engine.architectures.units import UnitKind
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.compensation.last_matrices import fit_last_matrices, hooked_experts, mixture_batches
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.streams.paired import PairedStreams
+from core.engine.pruning.streams.paired import GapPassing, PairedStreams
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
 from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.units.block_tokens import FitExpert, FitLinears, PrunedTokens, TokensAtBlock
-from core.engine.pruning.units.method import BlockToPrune, PlannedTensors, PrunedBlock, UnitMethod
-from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets
+from core.engine.pruning.units.method import (
+    BlockToPrune,
+    FitExpert,
+    FitLinears,
+    PlannedTensors,
+    PrunedBlock,
+    PrunedTokens,
+    TokensAtBlock,
+    UnitMethod,
+    UnitSelectionContext,
+)
+from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets, remove_units
+from core.engine.pruning.units.removal_config import config_after_removal, narrow_model, with_biases
+from core.engine.resume.store import ResumeStore
 
 
 @dataclass(frozen=True)
@@ -127,3 +144,86 @@ def _run(stream: Stream, block: nn.Module, index: int) -> None:
     """Run a stream's tokens through a block without advancing them."""
     for batch, hidden in stream.batches():
         call_block(block, hidden, stream.arguments(index, batch))
+
+
+class RecordedGaps(GapPassing):
+    """Gaps in a model whose `dense` stream is known behind all blocks: the target in front of a gap is there already.
+
+    The last output of every other layer has the dense stream behind the layer as its target.
+    """
+
+    def __init__(self, dense: Stream, streamed: StreamedModel, layers: Iterable[int]) -> None:
+        super().__init__(dense, streamed, layers)
+        self._recorded = dense
+
+    def targets(self, layer: int, block: nn.Module) -> Mapping[str, Stream]:
+        if self._last_output is None:
+            return {}
+        return {self._last_output: self._recorded.after(self._gaps[layer].stop)}
+
+    def pass_layer(self, removed: int, tensors: dict[str, Tensor]) -> None:
+        self._recorded.step()
+
+
+@torch.inference_mode()
+def hidden_states_after_trial(
+    context: UnitSelectionContext,
+    method: UnitMethod,
+    counts: UnitCounts,
+    dense: Stream,
+    seen_NT: Tensor,
+) -> list[Tensor]:
+    """Return the last block's outputs for batches of the tokens `seen`, after pruning with the tokens of `dense`.
+
+    `dense` knows its hidden states before and behind every block.
+    """
+    streamed, family = context.streamed, context.folder.family
+    raw = config_after_removal(context.folder, context.structure, context.kinds, counts)
+    narrow = narrow_model(streamed, raw)
+    context.scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=context.scratch) as folder:
+        store = ResumeStore(Path(folder), "")
+        pruned, seen = (
+            Stream(
+                name,
+                tokens_NT,
+                narrow,
+                store,
+                context.budget,
+                dtype=context.forward_dtype,
+                micro_batch=context.micro_batch,
+                resumable=False,
+            )
+            for name, tokens_NT in (("pruned", torch.cat(dense.tokens)), ("seen", seen_NT))
+        )
+        for stream in (dense, pruned, seen):
+            stream.start()
+        paired = PairedStreams(streamed, dense, RecordedGaps(dense, streamed, counts.layers), narrow, pruned)
+        choice = BlockChoice(
+            method=method,
+            structure=context.structure,
+            kinds=context.kinds,
+            counts=counts,
+            planned=context.planned,
+            streamed=streamed,
+            paired=paired,
+            is_refitted=False,
+        )
+        places = {layer: place for place, layer in enumerate(counts.layers)}
+        for index, tensors in streamed.read_blocks(range(len(streamed)), "trying to remove from blocks"):
+            if index not in places:
+                paired.skip_layer(index, tensors)
+                seen.skip_block()
+            else:
+                place = places[index]
+                complete = with_biases(family, tensors, narrow.blocks[place])
+                answer = choice.prune(index, place, tensors, complete)
+                unit_sets = layer_unit_sets(family, context.structure, index, context.kinds)
+                left = {**remove_units(complete, unit_sets, answer.units), **answer.changed}
+                paired.advance_pruned(place, left)
+                seen.advance(narrow.fill_block(place, left, context.forward_dtype), place)
+                narrow.empty_block(place)
+        ends = [hidden for _, hidden in seen.batches()]
+        pruned.close()
+        seen.close()
+    return ends

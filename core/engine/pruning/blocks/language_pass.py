@@ -18,8 +18,7 @@ from torch import Tensor
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_counts import WidthReduction
 from core.engine.architectures.units import AttentionMode, KindName, UnitKind
-from core.engine.cuts.plan import RemovalPlan
-from core.engine.cuts.report import LAYER
+from core.engine.cuts import LAYER, RemovalPlan
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel
@@ -32,9 +31,8 @@ from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.paired import GapPassing, PairedStreams
 from core.engine.pruning.units.method import PlannedTensors, PrunedBlock, UnitMethod, UnitSelectionContext
-from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSet, layer_unit_sets, remove_units
-from core.engine.pruning.units.removal_config import config_after_removal, narrow_model
+from core.engine.pruning.units.removal_config import config_after_removal, narrow_model, with_biases
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
 from secateur_wire.base import JsonObject
@@ -210,12 +208,8 @@ class UnitRemovalPass(BlockPass):
         raw = self.pruned_config(counts)
         stored = self.model_as_stored(streamed)
         narrow = narrow_model(stored, raw)
-        dense, rounded = self.dense_streams(streamed, plan.dtype), self.rounded_streams(stored, plan.dtype)
-        pruned = [
-            self.stream(f"pruned-{number}", each, narrow, plan.dtype)
-            for number, each in enumerate(self.evaluation_tokens)
-        ]
-        verification = self.stream("verification", self.probe, narrow, plan.dtype)
+        self.set_up_streams(streamed, narrow, stored)
+        pruned = [*self.pruned_streams.values(), self.verification]
         paired = self._paired_streams(counts, narrow)
         refit = self._refit(paired)
         choice = BlockChoice(
@@ -228,7 +222,7 @@ class UnitRemovalPass(BlockPass):
             paired=paired,
             is_refitted=refit is not None,
         )
-        streams = [*dense, *rounded, *pruned, verification, *(paired.streams if paired else [])]
+        streams = [*self.streams, *(paired.streams if paired else [])]
         saved = self.resume(streams, len(streamed))
         start = 0
         if saved is None:
@@ -245,23 +239,14 @@ class UnitRemovalPass(BlockPass):
         added = self._added_parameters(narrow, places)
         self.begin_blocks(start, len(streamed))
         for index, tensors in streamed.read_blocks(range(start, len(streamed)), "removing from blocks"):
-            if dense:
-                block = streamed.fill_block(index, tensors, plan.dtype)
-                for stream in dense:
-                    stream.advance(block, index)
-                streamed.empty_block(index)
-            if rounded:
-                block = streamed.fill_block(index, self.as_stored(streamed.block_prefix(index), tensors), plan.dtype)
-                for stream in rounded:
-                    stream.advance(block, index)
-                streamed.empty_block(index)
+            self.pass_dense_block(index, tensors)
             costs: Mapping[KindName, float] = {}
             if index in places:
                 place = places[index]
                 left, costs = self._remaining_tensors(index, place, tensors, narrow, choice, refit)
                 tensors.clear()  # the pruned tensors may be copies
                 block = narrow.fill_block(place, left, plan.dtype)
-                for stream in [*pruned, verification]:
+                for stream in pruned:
                     stream.advance(block, place)
                 narrow.empty_block(place)
                 if paired:
@@ -273,7 +258,7 @@ class UnitRemovalPass(BlockPass):
             else:
                 if paired:
                     paired.skip_layer(index, tensors)
-                for stream in [*pruned, verification]:
+                for stream in pruned:
                     stream.skip_block()
             self.rows += self.rows_of(index, counts, costs)
             refits = refit.chosen if refit else {}
@@ -289,21 +274,18 @@ class UnitRemovalPass(BlockPass):
         if refit:
             self.notes.append(refit.summary)
         removed = sum(row.removed_parameters for row in self.rows) - added
+        self.measure_dense()
         return PruneResult(
             layers=self.rows,
             sparsities=(),
             removed=removed,
             prunable=self.structure.parameters,
-            perplexity=self.compare(
-                self.dense_perplexities(streamed, dense),
-                self.perplexities(narrow, pruned),
-                self.rounded_perplexities(streamed, dense, stored, rounded),
-            ),
+            perplexity=self.measure_pruned(),
             notes=self.notes,
             files=self.store.lasting(BLOCK),
             unchanged=self.stored(streamed.outer_names),
             config=raw,
-            verification=self.write_verification(narrow, verification),
+            verification=self.write_verification(),
             resumed_from=start,
             refits=refit.chosen if refit else {},
             sections=self.sections,

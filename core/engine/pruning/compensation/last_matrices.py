@@ -15,7 +15,7 @@ from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.units.block_tokens import FitExpert
+from core.engine.pruning.units.method import FitExpert
 
 _SUM_TOLERANCE = 0.05
 """Relative tolerance for the test that a block's output grows by its experts' output when that is doubled."""

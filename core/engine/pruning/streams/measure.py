@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.datasets.window_spans import WindowSpans
+from core.engine.datasets.window_losses import WindowSpans
 from core.engine.evaluation.perplexity import measure_perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.micro_batches import AtOnce

@@ -1,28 +1,31 @@
 """Interface of methods that remove units: what they get of the model to plan, and of each block to prune it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.architecture import Architecture, Experts
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts, WidthReduction
 from core.engine.architectures.units import KindName, UnitKind
-from core.engine.cuts.plan import RemovalPlan
+from core.engine.cuts import RemovalPlan
+from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.folder import ModelFolder
+from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.axes import MethodParameters
+from core.engine.pruning.input_statistics import InputMoments, InputStatistic, StackedMoments
 from core.engine.pruning.schedule import counts_at
 from core.engine.pruning.streams.hidden_states import ActivationBudget
+from core.engine.pruning.streams.propagation import InputGroup, arrivals
 from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.units.block_tokens import PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.ranking import ranked_counts
 from core.engine.pruning.units.removal import (
     KeptLayerUnits,
@@ -33,9 +36,120 @@ from core.engine.pruning.units.removal import (
     layer_unit_sets,
     require_finite,
 )
+from core.engine.pruning.units.unit_slices import StackSlice
 from core.engine.resume.kinds import SELECTION
 from core.engine.resume.store import ResumeStore
 from secateur_wire.job_body import Layout
+
+Moments: TypeAlias = InputMoments | StackedMoments
+"""Mean and variance of a weight's inputs; for a stack, those of each expert."""
+
+
+@dataclass(frozen=True)
+class TokensAtBlock:
+    """Calibration tokens that have reached a block; `run` sends all of them through it, at most once.
+
+    `places` are those of each micro-batch, in the order in which they run, that count; None: all of a micro-batch do.
+    """
+
+    block: nn.Module
+    run: Callable[[], None]
+    places: Sequence[Tensor | None]
+
+    def moments(self, linears: Iterable[str]) -> dict[str, InputMoments]:
+        """Run the tokens; return mean and variance of linear layers' inputs, by name within the block."""
+        moments = {name: InputMoments() for name in linears}
+        places = {name: iter(self.places) for name in moments}
+        groups = [InputGroup((name,)) for name in moments]
+
+        def arrive(group: InputGroup, inputs: Tensor) -> None:
+            moments[group.first].update(inputs, next(places[group.first]))
+
+        with arrivals(self.block, groups, arrive):
+            self.run()
+        return moments
+
+    @contextmanager
+    def routed(self, stacks: ExpertStacks, on_tokens: Callable[[RoutedTokens], None]) -> Iterator[None]:
+        """Call `on_tokens` with each micro-batch's tokens that count as they reach the experts, inside the context."""
+        places = iter(self.places)
+
+        def arrive(module: nn.Module, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> None:
+            tokens = RoutedTokens.of(arguments, keywords)
+            assert tokens is not None
+            on_tokens(tokens.at(next(places)))
+
+        with removed_after([stacks.module.register_forward_pre_hook(arrive, with_kwargs=True)]):
+            yield
+
+    def moments_of_units(self, experts: Experts | None, unit_sets: Iterable[UnitSet]) -> dict[str, Moments]:
+        """Run the tokens; return mean and variance of the inputs of all weights that read units, by name.
+
+        For an expert the inputs of its last matrix are multiplied by the tokens' gates, zero for tokens that are routed
+        elsewhere. For an expert without tokens the inputs of all tokens count, without gates.
+        """
+        slices = [each for unit_set in unit_sets for each in unit_set.reading_slices]
+        stacks = [each.name for each in slices if isinstance(each, StackSlice)]
+        linears = [each.linear for each in slices if not isinstance(each, StackSlice)]
+        if not stacks:
+            of_linears = self.moments(linears)
+            return {f"{linear}.weight": each for linear, each in of_linears.items()}
+        assert experts is not None
+        own, calls = ExpertStacks(self.block, experts), list[RoutedTokens]()
+        with self.routed(own, calls.append):
+            of_linears = self.moments(linears)
+        of_experts = StackedMoments([_moments_of_expert(own, calls, expert) for expert in range(len(own))])
+        return {f"{linear}.weight": each for linear, each in of_linears.items()} | dict.fromkeys(stacks, of_experts)
+
+
+def _moments_of_expert(stacks: ExpertStacks, calls: Sequence[RoutedTokens], expert: int) -> InputMoments:
+    moments = InputMoments()
+    total = sum(len(tokens.hidden_NH) for tokens in calls)
+    for tokens in calls:
+        rows_N, inner_NI = tokens.gated_inner(stacks, expert)
+        if len(rows_N):
+            moments.update(inner_NI)
+    if not moments.tokens:
+        for tokens in calls:
+            moments.update(stacks.inner(tokens.hidden_NH, expert))
+    moments.add_zeros(total - moments.tokens)
+    return moments
+
+
+FitLinears: TypeAlias = Callable[[InputGroup, InputStatistic], Mapping[str, Tensor]]
+"""Function of linear layers that read one input, and of that input's statistic after the pruned blocks. It returns
+their new weights by the layer's name.
+
+They have the shape and layout of the dense model's; removed columns are zero. The statistic has XᵀX and either the
+`target_OI`, or the dense inputs' `cross_II`.
+"""
+FitExpert: TypeAlias = Callable[[int, Tensor, InputStatistic, bool], Tensor]
+"""Function of an expert's number, its last matrix and that matrix's inputs after the pruned blocks. It returns the new
+one.
+
+Both are [outputs, inputs]; removed columns are zero. Inputs are times the tokens' gates, and `target_OI` is from the
+residual of the other experts. The last argument is True if any token reaches the expert; otherwise inputs are those of
+all tokens, without gates, and the target is the matrix's own output.
+"""
+
+
+@dataclass(frozen=True)
+class PrunedTokens(TokensAtBlock):
+    """Calibration tokens that have come through the earlier pruned blocks to the dense block.
+
+    `are_dense` is True if they still equal the dense model's. `fit` replaces `run`: it sends them through the block
+    once, side by side with the dense ones. The linear layers of each group, in the order of execution, get their new
+    weights when all tokens have reached them; the tokens continue through these weights. Before a gap, the target of
+    the last layer is the dense stream behind the gap. `fit_experts` does the same for the last matrix of each expert,
+    one after the other, in a block with some changed weights, given by name. `reading` returns in advance a linear
+    layer's statistic for `FitLinears`, without advancing the tokens.
+    """
+
+    are_dense: Callable[[], bool]
+    fit: Callable[[Sequence[InputGroup], FitLinears], None]
+    reading: Callable[[str], InputStatistic]
+    fit_experts: Callable[[Mapping[str, Tensor], FitExpert], None]
+
 
 Scores: TypeAlias = Sequence[Mapping[KindName, Tensor]]
 """Score of each unit of each decoder layer, by kind: [units]; the highest are kept."""

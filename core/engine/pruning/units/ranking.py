@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from core.engine.architectures.structure import ModelStructure
-from core.engine.architectures.unit_counts import GlobalUnitBudget, LayerCounts, fine_parameters, unreachable
+from core.engine.architectures.unit_counts import LayerCounts, WidthRequest, fine_parameters, unreachable
 from core.engine.architectures.units import KindName, UnitKind
 
 _ROUNDING = 0.5
@@ -37,7 +37,7 @@ def ranked_counts(
     structure: ModelStructure,
     scores: Sequence[Mapping[KindName, Tensor]],
     kinds: Sequence[UnitKind],
-    ranking: GlobalUnitBudget,
+    ranking: WidthRequest,
 ) -> tuple[LayerCounts, ...]:
     """Return the counts each layer keeps, from the score of each of its units, by kind: [sets × units].
 
@@ -51,11 +51,11 @@ def threshold_counts(
     structure: ModelStructure,
     importances: Sequence[Mapping[KindName, Tensor]],
     kinds: Sequence[UnitKind],
-    ranking: GlobalUnitBudget,
+    ranking: WidthRequest,
 ) -> tuple[LayerCounts, ...]:
     """Return the counts each layer keeps, from importances comparable across layers and kinds: [sets × units].
 
-    Units are removed if they are among the lowest of all steps that make up `ranking.removed`. The finest units make up
+    Units are removed if they are among the lowest of all steps that make up `ranking.wanted`. The finest units make up
     the rest, so that the entire model meets it within half a step of these, or, with `at_least`, within one. Raises
     InvalidSparsity where it cannot.
     """
@@ -66,7 +66,7 @@ def threshold_counts(
         for step in _steps(structure, layer, each, kinds, ranking.round_to)
     ]
     steps.sort(key=lambda step: step.importance)
-    wanted = ranking.removed
+    wanted = ranking.wanted
     size = fine_parameters(structure, kinds)
     taken: list[_Step] = []
     total = 0

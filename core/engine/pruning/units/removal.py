@@ -12,7 +12,7 @@ from core.engine.architectures.architecture import CHANNELS_KIND, Architecture, 
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.units import KindName, UnitKind, axis_dimension, axis_tensors, run_name
-from core.engine.cuts.worth import WorthTable
+from core.engine.cuts import WorthTable
 from core.engine.pruning.masks import lowest
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
 from secateur_wire.errors import NotFiniteWeights

@@ -1,17 +1,21 @@
-"""Config.json of a model that lost units: plain where its layers are alike, else with each layer's differences."""
+"""Config.json of a model that lost units, and the biases that it can add to the layers that read them."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.config import part_of, with_part
 from core.engine.architectures.heterogeneous import layer_settings, per_layer_config
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.units import BLOCK_KINDS, UnitKind
+from core.engine.architectures.units import BLOCK_KINDS, KindName, UnitKind
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import language_config
 from core.engine.models.streamed import StreamedModel
+from core.engine.models.tensors import to_out_in
 from core.engine.pruning.units.removal import UnitCounts
 from secateur_wire.base import JsonObject
 
@@ -99,3 +103,45 @@ def _first_sizes(layers: Iterable[Mapping[str, int]]) -> dict[str, int]:
     for each in layers:
         first = {name: number for name, number in each.items() if number} | first
     return first
+
+
+@dataclass(frozen=True)
+class OutputBiases:
+    """Kinds of units whose reading layer has a bias or can get one.
+
+    `settings` are the config's settings that turn biases on, `added` the largest number of parameters they add.
+    """
+
+    kinds: frozenset[KindName]
+    settings: list[str]
+    added: int
+
+
+def output_biases(folder: ModelFolder, kinds: Collection[KindName]) -> OutputBiases:
+    """Return the settings that add biases to the readers of these kinds of units, where possible."""
+    family = folder.family
+
+    def has_bias(linear: str) -> bool:
+        names = (f"{family.blocks}.{layer}.{linear}.bias" for layer in range(folder.description.layers))
+        return any(name in folder.tensors for name in names)
+
+    sublayers = {kind: sublayer for kind in kinds if (sublayer := family.sublayer_of(kind)) is not None}
+    settings = {each.bias for each in sublayers.values() if each.bias is not None and not has_bias(each.output)}
+    given = [name for each in family.sublayers if each.bias in settings for group in each.groups for name in group]
+    without_bias = [name for name in given if not has_bias(name)]
+    added = {f"{family.blocks}.{layer}.{name}" for layer in range(folder.description.layers) for name in without_bias}
+    return OutputBiases(
+        frozenset(kind for kind, each in sublayers.items() if has_bias(each.output) or each.bias is not None),
+        sorted(settings),
+        sum(each.out_features for each in folder.description.linears if each.name in added),
+    )
+
+
+def with_biases(family: Architecture, tensors: Mapping[str, Tensor], block: nn.Module) -> dict[str, Tensor]:
+    """Return a block's tensors, and the biases of `block` that they lack, at zero; `block` may be narrower."""
+    biases = {}
+    for name, _ in block.named_parameters():
+        if name not in tensors:
+            weight = to_out_in(tensors[f"{name.removesuffix('.bias')}.weight"], family)
+            biases[name] = torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
+    return {**tensors, **biases}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from core.engine.exporters.registry import ADDED
+from core.engine.removals.widths import width_divisor
 from core.pipeline.messages import JobSpec, LanguageSpec, Spec, TaskOutput
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.stages.stage import JobStage, RunningJob
@@ -50,7 +51,7 @@ class AddExports(JobStage):
 
 def _aligned(recipe: Recipe, widths: Sequence[int]) -> list[str]:
     """Return a note if channels were kept in whole blocks."""
-    multiple = None if recipe.removal is None else recipe.removal.alignment(recipe.parameters)
+    multiple = width_divisor(recipe.parameters)
     if multiple is None or not any(multiple % each == 0 for each in widths):
         return []
     return [f"Channels left are a multiple of {multiple} in every layer, whole blocks of the types of added files."]

@@ -6,8 +6,7 @@ from math import ceil
 from core.device_kinds import WAITING_FOR_MEMORY, DeviceKind
 from core.engine.architectures.description import USUAL_SIDE, ClassifierDescription, ModelDescription, is_narrowed
 from core.engine.options.axes import MethodParameters, SensitivityOptions
-from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery
+from core.engine.recovery.request import RECOVERIES, Recovery
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant

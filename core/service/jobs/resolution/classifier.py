@@ -5,10 +5,8 @@ from typing import ClassVar
 
 from sqlalchemy import ColumnElement
 
-from core.engine.architectures.description import CLASSIFICATION
 from core.engine.recovery.completion import complete_image_recovery
-from core.engine.recovery.registry import RECOVERIES, recoveries_where
-from core.engine.recovery.request import Recovery
+from core.engine.recovery.request import RECOVERIES, Recovery, recoveries_where
 from core.methods.registry import get_method
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.request import ResolvedRequest
@@ -122,7 +120,7 @@ def _recovery(
         return None, None
     recovery = complete_image_recovery(body.recovery)
     if RECOVERIES[recovery.method].learns_from_model and not get_method(body.method).prunes:
-        others = recoveries_where(lambda each: each.trains(CLASSIFICATION) and not each.learns_from_model)
+        others = recoveries_where(lambda each: each.trains_classifiers and not each.learns_from_model)
         raise InvalidRequest(
             f"recovery.method: {recovery.method} learns from the dense model, but nothing was pruned here: use "
             f"{' or '.join(others)}",

@@ -8,9 +8,8 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.datasets.formats import CHAT_FORMATS
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.recovery.completion import check_matching, complete_recovery
-from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery, most_sequences, own_sequences, stage_texts
-from core.engine.removals.vocabulary.counts import tokens_left, too_few_tokens
+from core.engine.recovery.request import RECOVERIES, Recovery, most_sequences, own_sequences, stage_texts
+from core.engine.removals.vocabulary import tokens_left, too_few_tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.recipe import stores_dense_model

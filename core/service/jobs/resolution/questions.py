@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.datasets.checks.registry import CHECKS
+from core.engine.datasets.checks import CHECKS
 from core.service.jobs.resolution.context import RequestContext, unique_names
 from core.service.jobs.resolution.dataset import SELF, resolve_dataset
 from core.service.jobs.resolution.text_needs import TextNeeds

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from core.engine.architectures.description import Description
 from core.engine.options.patterns import parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity import LayerCosts, Sensitivity, allocate
-from core.engine.removals.weights.options import LayerSelection, prunable_linears, selection_of
+from core.engine.removals.weights import LayerSelection, prunable_linears, selection_of
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.recipe import Output
 from core.pipeline.reports.report import Report

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.engine.datasets.chat.rendered import Frame
+from core.engine.datasets.chat.conversations import Frame
 from core.engine.datasets.chat.template import ChatTemplate, TemplateRenderer
 from core.engine.evaluation.answers.answerer import Written
 from core.engine.evaluation.answers.comparison import AnswerComparison

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.engine.datasets.chat.rendered import RenderedRow, Rendering
+from core.engine.datasets.chat.conversations import RenderedRow, Rendering
 from core.pipeline.messages import ModelSource, TextSource
 from core.pipeline.stages.evaluation_spec import AnswersOutput, AnswersSpec
 from core.pipeline.stages.run import run_stage

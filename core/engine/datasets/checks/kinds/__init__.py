@@ -1,1 +1,0 @@
-"""Kinds of checks, one a module: its `CHECK` is a `Check`."""

@@ -1,1 +1,0 @@
-"""Distillation: description in `info`, trained parameters and losses in `method`."""

@@ -1,1 +1,0 @@
-"""Fine-tuning: description in `info`, trained parameters and loss in `method`."""

@@ -1,1 +1,0 @@
-"""LoRA: description in `info`, trained parameters and loss in `method`."""

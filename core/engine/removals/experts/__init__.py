@@ -1,1 +1,0 @@
-"""Experts: each mixture of a model loses the same number of whole experts."""

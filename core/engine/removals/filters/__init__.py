@@ -1,1 +1,0 @@
-"""Filters: image classifiers lose convolution filters, with every channel coupled to them."""

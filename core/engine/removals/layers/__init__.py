@@ -1,1 +1,0 @@
-"""Layers: a language model loses whole decoder layers."""

@@ -1,1 +1,0 @@
-"""Vocabulary: a language model loses tokens, with their rows of the embedding and the head."""

@@ -1,1 +1,0 @@
-"""Weights: single weights become zero, and every tensor keeps its shape."""

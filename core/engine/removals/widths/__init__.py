@@ -1,1 +1,0 @@
-"""Widths: layers get narrower as heads and channels are removed."""

@@ -1,1 +1,0 @@
-"""Bonsai: the method, and its regression over masks."""
