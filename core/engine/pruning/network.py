@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from core.counting import counted
 from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.image_set import ImageSet
-from core.engine.evaluation.classifier_batches import MEASURED_AT_ONCE
+from core.engine.evaluation.forward_memory import MEASURED_AT_ONCE
 from core.engine.options.patterns import UNSTRUCTURED, Pattern
 from core.engine.resume.store import ResumeStore
 from core.progress import Progress
