@@ -20,7 +20,7 @@ from core.engine.architectures.declared import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.description import TraceAnswer, TraceQuestion
 from core.engine.models.classifier import open_classifier
 from core.engine.pruning.classifier_trace import trace_classifier
-from core.pipeline.stages.trace import answer as answer_of
+from core.pipeline.stages.questions import trace as answer_of
 from core.service.discoveries import queue as discoveries
 from core.service.jobs import queue
 from core.service.jobs.queue import Claim

@@ -13,7 +13,7 @@ from core.database import new_id, seconds_from_now, transaction
 from core.device_kinds import CPU, CUDA
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.structure import LinearShape
-from core.engine.evaluation.reload_memory import ReloadRoom
+from core.engine.evaluation.forward_memory import ReloadRoom
 from core.service.jobs import service
 from core.service.jobs.estimates.compute import Tokens
 from core.service.jobs.estimates.history import estimate_that_fits

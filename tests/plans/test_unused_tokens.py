@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 
 from core.database import seconds_from_now, transaction
 from core.pipeline.messages import CountAnswer, CountedTokens, CountQuestion, TextSource
-from core.pipeline.stages.count_tokens import answer
+from core.pipeline.stages.questions import count
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.service import submit
 from core.service.questions.queue import MOST_ATTEMPTS, forget_unused
@@ -163,10 +163,10 @@ def test_the_child_counts_as_a_job_chooses(tmp_path: Path, settings: Settings) -
     tokens = json.loads((folder / "config.json").read_text())["vocab_size"]
     text = TextSource(name="numbers", path=write_text(tmp_path / "numbers.txt"), format="text")
     question = CountQuestion(folder=folder, vocabulary_size=tokens, text=text)
-    here = answer(question)
+    here = count(question)
     assert here.counted is not None and here.counted.used < here.counted.kept < tokens
     asked = ask_child(
-        (sys.executable, "-m", TokenCounter.module),
+        (sys.executable, "-m", "core.pipeline.stages.questions", COUNT.name),
         question.model_dump_json(),
         name="tokens",
         settings=settings,
@@ -174,4 +174,4 @@ def test_the_child_counts_as_a_job_chooses(tmp_path: Path, settings: Settings) -
     )
     assert CountAnswer.model_validate_json(asked) == here
     (folder / "tokenizer.json").unlink()
-    assert "tokenizer.json" in (answer(question).refusal or "")
+    assert "tokenizer.json" in (count(question).refusal or "")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from core.engine.architectures.describe import inspect_folder
-from core.engine.evaluation.reload_memory import offloaded_needs
+from core.engine.evaluation.forward_memory import offloaded_needs
 from core.pipeline.messages import ModelPlace
 from core.pipeline.stages.evaluation_spec import VerificationOutput, VerifySpec
 from core.pipeline.stages.run import run_stage

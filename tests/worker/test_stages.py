@@ -2,9 +2,10 @@
 left follows the pace of the work: exact at a constant pace, and soon right after the pace changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from core.pipeline.messages import ClassifierSpec, JobSpec, LanguageSpec, ModelSource
 from core.pipeline.stages.registry import stages_of
+from core.pipeline.stages.stage import Entry, RunningJob, TaskRunner
+from secateur_wire.errors import DiskFull, ModelTooLarge, SecateurError
 from tests.recipes import recipe_of
 from worker.supervisor.time_left import TRUSTED, WINDOW, WorkRecord
 
@@ -63,6 +66,20 @@ def test_a_job_has_the_stages_that_apply_and_its_progress_never_falls(
     assert [type(stage).__name__ for stage, _ in applying] == expected
     places = [place for _, share in applying for place in share]
     assert places == sorted(places) and places[0] == 0.0 and places[-1] == pytest.approx(0.99), "storing does the rest"
+
+
+@pytest.mark.parametrize("reason", [DiskFull, ModelTooLarge])
+def test_a_node_without_room_fails_no_job_for_what_it_would_keep(reason: type[SecateurError]) -> None:
+    class FullCache:
+        def find(self, key: str) -> Entry | None:
+            return None
+
+        @contextmanager
+        def fill(self, key: str, size: int) -> Iterator[Path | None]:
+            raise reason("no room")
+            yield None
+
+    RunningJob(spec_of(False, sparsity=0.5), cast(TaskRunner, None), FullCache()).keep_if_possible("a", "b", "c")
 
 
 STEPS = st.integers(min_value=10, max_value=200)

@@ -27,21 +27,20 @@ logger = structlog.get_logger()
 
 
 class QuestionTaker(RequestTaker[ClaimedQuestion[Question]], Generic[Question, Answer]):
-    """Thread that answers questions of one kind, once it is started; `module` is what the child runs.
+    """Thread that answers questions of one kind, once it is started; a child finds the answer.
 
     A question that fails is put off: nobody waits for it.
     """
 
     foreseen = (SecateurError, OSError)
     kind: QuestionKind[Question, Answer]
-    module: ClassVar[str]
     seconds: ClassVar[float] = 600
     """Longest that a child may take for an answer."""
 
     def __init__(self, store: Store, settings: Settings, *, command: Sequence[str] | None = None) -> None:
         super().__init__(f"answers-{self.kind.name}", settings, settings.discovery_poll_seconds)
         self._store = store
-        self._command = command or (sys.executable, "-m", self.module)
+        self._command = command or (sys.executable, "-m", "core.pipeline.stages.questions", self.kind.name)
 
     @property
     def memory_bytes(self) -> int:

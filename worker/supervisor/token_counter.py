@@ -17,7 +17,6 @@ class TokenCounter(QuestionTaker[TokenCountQuestion, CountAnswer]):
     """Thread that counts tokens, one text at a time, once it is started."""
 
     kind = COUNT
-    module = "core.pipeline.stages.count_tokens"
 
     def facts(self, claimed: ClaimedQuestion[TokenCountQuestion]) -> Mapping[str, str]:
         return {"model": claimed.question.model.name, "text": claimed.question.text.name}

@@ -28,7 +28,6 @@ class ClassifierTracer(QuestionTaker[ClassifierQuestion, TraceAnswer]):
     """Thread that traces registered image classifiers."""
 
     kind = CLASSIFIER
-    module = "core.pipeline.stages.trace"
 
     def facts(self, claimed: ClaimedQuestion[ClassifierQuestion]) -> Mapping[str, str]:
         return {"model": claimed.question.name}

@@ -154,8 +154,8 @@ def _failed_units(folder: Path, architecture: Architecture, name: str, work: Pat
     failed: dict[str, str] = {}
     try:
         opened, dense = _opened(folder, architecture)
-        modes = {type(kind).__name__: kind for mode in ("kv_groups", "query_heads") for kind in removed_kinds(mode)}
-        for kind in [each for each in modes.values() if each.name == name]:
+        removed = [kind for mode in ("kv_groups", "query_heads") for kind in removed_kinds(mode) if kind.name == name]
+        for kind in dict.fromkeys(removed):
             for is_uniform in (True, False):
                 kept = _random_units(opened, kind, is_uniform)
                 what = name if is_uniform or UNIFORM in architecture.refused else PER_LAYER

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
-from core.engine.evaluation.classifier_batches import MEASURED_AT_ONCE
+from core.engine.evaluation.forward_memory import MEASURED_AT_ONCE
 from core.engine.models.micro_batches import AtOnce
 from secateur_wire.errors import NotFiniteWeights
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.checkpoints.files import ONNX_FILE
-from core.engine.evaluation.classifier_batches import TIMED_AT_ONCE
+from core.engine.evaluation.forward_memory import TIMED_AT_ONCE
 from core.engine.evaluation.timing import NO_SPEED_UP, in_turn, spread, timed
 from core.engine.exporters.onnx.graph import INPUT, OUTPUT, export_onnx
 from core.engine.models.accelerator import backend_of

@@ -21,7 +21,7 @@ from transformers import AutoModelForImageClassification
 from core.counting import working
 from core.engine.architectures.architecture import REFERENCE_TYPE
 from core.engine.checkpoints.files import ONNX_FILE
-from core.engine.evaluation.classifier_batches import CHECKED_AT_ONCE
+from core.engine.evaluation.forward_memory import CHECKED_AT_ONCE
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.classifier import COUNTERS, ClassifierFolder, load_classifier, model_class, open_classifier
 from core.engine.models.loading import own_implementations

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from core.engine.evaluation.forward_memory import DECODED_TOKENS, timed_tokens, timing_bytes
+from core.engine.evaluation.forward_memory import DECODED_STEPS, timed_tokens, timing_bytes
 from core.engine.evaluation.timing import NO_SPEED_UP, ROUNDS, in_turn, spread, timed
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
@@ -96,7 +96,7 @@ def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.de
     name = cache_name(model)
     answer, prefill = timed(lambda: model(input_ids=tokens_1T, use_cache=True, logits_to_keep=1), device)
     steps = []
-    for _ in range(DECODED_TOKENS):
+    for _ in range(DECODED_STEPS):
         step = partial(model, input_ids=answer.logits[:, -1:].argmax(-1), use_cache=True, **{name: answer[name]})
         answer, milliseconds = timed(step, device)
         steps.append(milliseconds)

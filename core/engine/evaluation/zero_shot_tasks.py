@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from secateur_wire.methods import Paper
 
@@ -42,127 +42,7 @@ class TaskInfo(BaseModel):
     longest: int
 
 
-_ARC = Paper(
-    title="Think you have Solved Question Answering? Try ARC, the AI2 Reasoning Challenge",
-    authors="Clark et al.",
-    year=2018,
-    url="https://arxiv.org/abs/1803.05457",
-)
-_CHOICES = ("choices", "answerKey")
-
-_TASKS = (
-    TaskInfo(
-        id="boolq",
-        title="BoolQ: yes or no, from a passage",
-        paper=Paper(
-            title="BoolQ: Exploring the Surprising Difficulty of Natural Yes/No Questions",
-            authors="Clark et al.",
-            year=2019,
-            url="https://arxiv.org/abs/1905.10044",
-        ),
-        repository="aps/super_glue",
-        config="boolq",
-        columns=("passage", "question", "label"),
-        metric="acc",
-        documents=3270,
-        tokens=145,
-        longest=1292,
-    ),
-    TaskInfo(
-        id="piqa",
-        title="PIQA: which way of doing something works",
-        paper=Paper(
-            title="PIQA: Reasoning about Physical Commonsense in Natural Language",
-            authors="Bisk et al.",
-            year=2020,
-            url="https://arxiv.org/abs/1911.11641",
-        ),
-        repository="baber/piqa",
-        columns=("goal", "sol1", "sol2", "label"),
-        metric="acc",
-        documents=1838,
-        tokens=70,
-        longest=242,
-    ),
-    TaskInfo(
-        id="hellaswag",
-        title="HellaSwag: how a description goes on",
-        paper=Paper(
-            title="HellaSwag: Can a Machine Really Finish Your Sentence?",
-            authors="Zellers et al.",
-            year=2019,
-            url="https://arxiv.org/abs/1905.07830",
-        ),
-        repository="Rowan/hellaswag",
-        columns=("activity_label", "ctx_a", "ctx_b", "endings", "label"),
-        metric="acc_norm",
-        documents=10042,
-        tokens=315,
-        longest=132,
-    ),
-    TaskInfo(
-        id="winogrande",
-        title="WinoGrande: whom a sentence means",
-        paper=Paper(
-            title="WinoGrande: An Adversarial Winograd Schema Challenge at Scale",
-            authors="Sakaguchi et al.",
-            year=2020,
-            url="https://arxiv.org/abs/1907.10641",
-        ),
-        repository="allenai/winogrande",
-        config="winogrande_xl",
-        columns=("sentence", "option1", "option2", "answer"),
-        metric="acc",
-        documents=1267,
-        tokens=45,
-        longest=39,
-    ),
-    TaskInfo(
-        id="arc_easy",
-        title="ARC, easy set: science questions of schools",
-        paper=_ARC,
-        repository="allenai/ai2_arc",
-        config="ARC-Easy",
-        splits=("test", "validation"),
-        columns=("question", *_CHOICES),
-        metric="acc_norm",
-        documents=2376,
-        tokens=105,
-        longest=105,
-    ),
-    TaskInfo(
-        id="arc_challenge",
-        title="ARC, challenge set: science questions of schools",
-        paper=_ARC,
-        repository="allenai/ai2_arc",
-        config="ARC-Challenge",
-        splits=("test", "validation"),
-        columns=("question", *_CHOICES),
-        metric="acc_norm",
-        documents=1172,
-        tokens=140,
-        longest=131,
-    ),
-    TaskInfo(
-        id="openbookqa",
-        title="OpenBookQA: elementary science",
-        paper=Paper(
-            title="Can a Suit of Armor Conduct Electricity? A New Dataset for Open Book Question Answering",
-            authors="Mihaylov et al.",
-            year=2018,
-            url="https://arxiv.org/abs/1809.02789",
-        ),
-        repository="allenai/openbookqa",
-        config="main",
-        splits=("test", "validation"),
-        columns=("question_stem", *_CHOICES),
-        metric="acc_norm",
-        documents=500,
-        tokens=50,
-        longest=65,
-    ),
-)
-
+_TASKS = TypeAdapter(list[TaskInfo]).validate_json(Path(__file__).with_suffix(".json").read_bytes())
 TASKS: dict[str, TaskInfo] = {task.id: task for task in _TASKS}
 
 

@@ -11,9 +11,8 @@ from torch import Tensor
 from core.counting import counting
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.engine.datasets.window_losses import WindowSpans
-from core.engine.evaluation.bits_per_byte import bits_ratio_stderr
 from core.engine.evaluation.perplexity import MeasuredPerplexity, ReferenceStream, measure_perplexity
-from core.engine.evaluation.perplexity_ratio import ratio_stderr
+from core.engine.evaluation.perplexity_ratio import bits_ratio_stderr, ratio_stderr
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.micro_batches import MicroBatches

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from core.counting import counted
 from core.engine.architectures.structure import LinearShape
 from core.engine.datasets.image_set import ImageSet
-from core.engine.evaluation.classifier_batches import MEASURED_AT_ONCE
+from core.engine.evaluation.forward_memory import MEASURED_AT_ONCE
 from core.engine.options.patterns import UNSTRUCTURED, Pattern
 from core.engine.resume.store import ResumeStore
 from core.progress import Progress
@@ -23,8 +23,8 @@ class Network:
 
     `model` is float32, in evaluation mode, on `device`, and changed in place: `model(pixel_values=images_BCHW).logits`
     are [batch, classes]. `layers` are the prunable layers, in order, with their modules' names. `images` are for
-    calibration and retraining. `notes` and `figures` go into the report. `store` is where an iterative method saves its
-    rounds, and finds those of an earlier attempt.
+    calibration, and `training` for the training between cuts (None: `images`). `notes` and `figures` go into the
+    report. `store` is where an iterative method saves its rounds, and finds those of an earlier attempt.
     """
 
     model: nn.Module
@@ -32,6 +32,7 @@ class Network:
     sparsity: float = 0.0
     pattern: Pattern = UNSTRUCTURED
     images: ImageSet | None = None
+    training: ImageSet | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = field(default_factory=Progress)
     store: ResumeStore | None = None

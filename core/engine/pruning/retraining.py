@@ -58,7 +58,7 @@ def retrain(
 def retrain_between(
     network: Network, *, steps: int, learning_rate: float | None, batch_size: int, seed: int, metric: str, done: int
 ) -> list[float]:
-    """Train the network's model on its images between two cuts, keeping zeros; return the loss of each step.
+    """Train the network's model between two cuts, keeping zeros; return the loss of each step.
 
     The losses are reported as `metric` from step `done` on. Raises WorkStopped when the job is stopped,
     RecoveryDiverged where the loss is not finite.
@@ -70,7 +70,8 @@ def retrain_between(
     )
     pruned = weights_of(network.model, network.layers)
     progress = _Retraining(network.progress, metric, done)
-    return retrain(network.model, network.calibration, recovery, pruned, progress=progress)
+    images = network.calibration if network.training is None else network.training
+    return retrain(network.model, images, recovery, pruned, progress=progress)
 
 
 class _Retraining(PartialProgress):

@@ -68,12 +68,13 @@ def choose_tokens(
         raise refusal(f"has no token of the id {without_token[0]}, which the model's config names")
     must = tokenizer.closure({*tokenizer.required, *named, *required})
     by_id = {number: int(counts.by_id[number]) for number in np.flatnonzero(counts.by_id).tolist()}
-    known = _Scripts(tokenizer)
+    spelled = {number: tokenizer.spelled(number) for number in tokenizer.tokens if number not in tokenizer.added}
+    known = frozenset().union(*map(scripts_of_characters, spelled.values()))
     wanted = used_scripts(counts.scripts) if scripts is None else read_scripts(scripts)
-    lacking = tuple(name for name in wanted if name not in known.names)
+    lacking = tuple(name for name in wanted if name not in known)
     if scripts is not None and lacking:
         raise InvalidRequest(
-            f"scripts: the vocabulary has no token of {', '.join(lacking)}; it has {', '.join(sorted(known.names))}",
+            f"scripts: the vocabulary has no token of {', '.join(lacking)}; it has {', '.join(sorted(known))}",
             param="scripts",
         )
     if tokens is None:
@@ -89,9 +90,8 @@ def choose_tokens(
         )
     size = min(-(-wanted_size // round_to) * round_to, tokenizer.size)
     uses = tokenizer.uses(by_id)
-    order = _order(
-        tokenizer, {number: uses.get(number, 0) for number in tokenizer.tokens.keys() - must}, known, frozenset(wanted)
-    )
+    others = {number for number, each in spelled.items() if not scripts_of(each) <= {*wanted}}
+    order = _order(tokenizer, {number: uses.get(number, 0) for number in tokenizer.tokens.keys() - must}, others)
     ids = frozenset(_added(tokenizer, begun, order, size))
     total = max(counts.tokens, 1)
     return KeptTokens(
@@ -105,21 +105,13 @@ def choose_tokens(
     )
 
 
-class _Scripts:
-    """Scripts of all tokens of a vocabulary but the added ones."""
+def _order(tokenizer: Tokenizer, uses: Mapping[int, int], others: Collection[int]) -> list[int]:
+    """Return the tokens of `uses`, first those that are needed most, last those that no text has.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        spelled = {number: tokenizer.spelled(number) for number in tokenizer.tokens if number not in tokenizer.added}
-        self.of = {number: scripts_of(each) for number, each in spelled.items()}
-        self.names = frozenset().union(*map(scripts_of_characters, spelled.values()))
-
-
-def _order(tokenizer: Tokenizer, uses: Mapping[int, int], known: _Scripts, wanted: frozenset[str]) -> list[int]:
-    """Return the tokens of `uses`, first those that are needed most, last those that no text has."""
+    Tokens of `others` have other scripts than the texts.
+    """
     ranks = {number: tokenizer.rank(number) for number in uses}
-    estimates = {
-        number: 1 / (rank + _FLATTENING) for number, rank in ranks.items() if known.of.get(number, wanted) <= wanted
-    }
+    estimates = {number: 1 / (rank + _FLATTENING) for number, rank in ranks.items() if number not in others}
     all_uses = sum(uses.values()) or 1
     all_estimates = sum(estimates.values()) or 1
 

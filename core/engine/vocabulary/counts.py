@@ -39,8 +39,6 @@ class Counts:
     """
 
     by_id: NDArray[np.int64]
-    documents: int
-    bytes: int
     scripts: Mapping[str, int]
 
     @property
@@ -63,9 +61,7 @@ def count_tokens(documents: Iterable[str], folder: Path) -> Counts:
         tokenizer.no_padding()
         counts = np.zeros(max(tokenizer.get_vocab().values(), default=-1) + 1, np.int64)
         characters: Counter[str] = Counter()
-        number = 0
-        for batch, begun in _batches(documents):
-            number += begun
+        for batch in _batches(documents):
             for part in batch:
                 characters.update(part)
             encoded = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
@@ -80,8 +76,7 @@ def count_tokens(documents: Iterable[str], folder: Path) -> Counts:
         name = script_of(character)
         if name is not None:
             scripts[name] += count
-    size = sum(len(character.encode()) * count for character, count in characters.items())
-    return Counts(counts, number, size, dict(sorted(scripts.items())))
+    return Counts(counts, dict(sorted(scripts.items())))
 
 
 def counted_documents(documents: Iterable[str]) -> Iterator[str]:
@@ -94,20 +89,19 @@ def counted_documents(documents: Iterable[str]) -> Iterator[str]:
         yield document
 
 
-def _batches(documents: Iterable[str]) -> Iterator[tuple[list[str], int]]:
-    """Yield batches of documents and parts of documents, with the number of documents that begin in each."""
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Yield batches of documents and parts of documents."""
     batch: list[str] = []
-    begun = characters = 0
+    characters = 0
     for document in documents:
-        begun += 1
         for part in _parts(document + DOCUMENT_END):
             batch.append(part)
             characters += len(part)
             if characters >= _BATCH_CHARACTERS:
-                yield batch, begun
-                batch, begun, characters = [], 0, 0
+                yield batch
+                batch, characters = [], 0
     if batch:
-        yield batch, begun
+        yield batch
 
 
 def _parts(document: str) -> Iterator[str]:

@@ -110,7 +110,7 @@ class CoupledChannels:
                     prune_head_dims=False,
                     in_channel_groups={},
                     out_channel_groups={},
-                    forward_fn=_logits,
+                    forward_fn=lambda model, image_1CHW: model(pixel_values=image_1CHW).logits,
                 )
                 pruner.step()
         except Exception as error:  # the library raises exceptions of any type
@@ -258,11 +258,6 @@ class CoupledChannels:
             return True
         difference = (removed_1K - silenced_1K).abs().max()
         return bool(difference <= _TOLERANCE * silenced_1K.abs().max().clamp(min=_TOLERANCE))
-
-
-def _logits(model: nn.Module, image_1CHW: Tensor) -> Tensor:
-    logits: Tensor = model(pixel_values=image_1CHW).logits
-    return logits
 
 
 def _head_sizes(model: nn.Module) -> dict[str, int]:

@@ -217,7 +217,9 @@ class FilterMethod(ClassifierMethod):
                 record[name]["after"] = size
                 network.progress.metric(name, number, size)
             record["rounds"].append({**sizes, "loss": losses[-1] if losses else None})
-            network.progress.advance(_done(groups, goal))
+            wanted = {"parameters": goal.sparsity, "flops": goal.flops_reduction}
+            shares = [(1 - sizes[name] / before[name]) / share for name, share in wanted.items() if share]
+            network.progress.advance(max(0.0, min([1.0, *shares])))
             save_round(network, number)
             network.progress.raise_if_stopped()
         network.progress.advance(1.0)
@@ -234,19 +236,6 @@ def _dense(groups: CoupledChannels) -> dict[str, Any]:
         ],
         "rounds": [],
     }
-
-
-def _done(groups: CoupledChannels, goal: Goal) -> float:
-    """Return the progress towards the goal, from 0 to 1."""
-    shares = [
-        (1 - left / before) / requested
-        for left, before, requested in (
-            (groups.parameters, goal.parameters, goal.sparsity),
-            (groups.flops, goal.flops, goal.flops_reduction),
-        )
-        if requested
-    ]
-    return max(0.0, min([1.0, *shares]))
 
 
 class FilterL1(FilterMethod):

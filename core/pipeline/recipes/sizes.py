@@ -9,7 +9,7 @@ from core.engine.cuts import Cut, Figure
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.latency.registry import engine_info
 from core.engine.options.patterns import STRUCTURED, parse_pattern
-from core.methods.registry import get_method, parse_parameters
+from core.methods.registry import METHODS, get_method, parse_parameters
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest, is_chosen_by_cost
 from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import InvalidRequest, InvalidSparsity, InvalidTarget
@@ -147,14 +147,16 @@ def timed_type(description: Description, engine: str | None, exports: Mapping[st
 
 def _only_by_cost(target: Target, param: str) -> str:
     """Return why a target is refused that only methods which know the worth of parts can reach."""
-    able = "frontier with pattern 'structured' can"
+    structured = [each.id for each in METHODS.values() if STRUCTURED.text in each.patterns]
+    able = [each for each in structured if parse_parameters(each, {}, STRUCTURED.text).chooses_by_cost]
+    methods = f"{' and '.join(able)} with pattern {STRUCTURED.text!r} can"
     if target.engine is not None:
-        return f"{_ENGINE}: only {able} choose shapes by their times in an engine: leave it out"
+        return f"{_ENGINE}: only {methods} choose shapes by their times in an engine: leave it out"
     if target.memory_bytes is not None:
-        return f"{param}: only {able} choose shapes by their memory: use target.bytes"
+        return f"{param}: only {methods} choose shapes by their memory: use target.bytes"
     return (
         f"{param} cannot be used with layers of different shapes, because the shapes are not known in advance: use "
-        f"output.layout 'uniform'. Only {able} choose a shape for each layer"
+        f"output.layout 'uniform'. Only {methods} choose a shape for each layer"
     )
 
 

@@ -1,9 +1,10 @@
 """Job on an image classifier, whose network stays in memory: open, prune, recover, evaluate, write; or measure."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import JsonValue
@@ -39,7 +40,6 @@ from core.pipeline.reports.equal_bytes import NARROW_CLASSIFIER, alternatives_to
 from core.pipeline.reports.report import (
     EngineSettings,
     MethodFigures,
-    PeakMemory,
     RecoveryReport,
     Report,
     ReportedImages,
@@ -47,19 +47,18 @@ from core.pipeline.reports.report import (
 from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.pruning_spec import PruneClassifierSpec
 from core.pipeline.stages.report import (
-    NO_MODEL,
     described_source,
     loss_curve,
     reported_model,
-    sensitivity_metrics,
+    sensitivity_output,
     versions,
-    write_sensitivity,
 )
 from core.progress import PartialProgress, Progress
 from secateur_wire import metrics as wire
 from secateur_wire.errors import ZerosRefilled
 from secateur_wire.metrics import Alternative, Metrics, Operations, Parameters, Sizes, Sparsity
 
+_LIBRARIES = ("secateur-server", "torch", "transformers", "safetensors", "timm", "torch-pruning", "onnx", "onnxruntime")
 VERIFIED_IMAGES = 100
 """Number of images whose logits the artifact is checked on, in both its forms."""
 _PRUNED, _MEASURED = 0.45, 0.9
@@ -123,10 +122,14 @@ def image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int
 
 def prune_facts(spec: ClassifierSpec) -> JsonObject:
     """Return the facts that the rounds of a method depend on."""
+    training = None
+    if spec.recovery is not None and (recovery := spec.recipe.recovery) is not None:
+        training = [spec.recovery.sha256, recovery.samples, recovery.seed]
     return {
         **spec.recipe.model_dump(mode="json", include={"method", "sparsity", "pattern", "parameters", "calibration"}),
         "revision": spec.model.revision,
         "images": None if spec.calibration is None else spec.calibration.sha256,
+        "training": training,
     }
 
 
@@ -167,6 +170,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
         sparsity=recipe.sparsity or 0.0,
         pattern=parse_pattern(recipe.pattern),
         images=images.calibration,
+        training=images.recovery,
         device=device,
         progress=PartialProgress(progress, end=_PRUNED if recovery else _MEASURED),
         store=resume_store(spec, "prune", prune_facts(spec), device),
@@ -205,24 +209,36 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
         for each in EXPORTERS.values()
         if each.written == "beside" and folder.description.task in each.task_families
     }
-    expected = _write_expected(spec, model, images, shape)
-    measured = ClassifierFigures(
-        accuracy={name: (dense[name], pruned[name], before.get(name)) for name in images.evaluation},
-        flops=(dense_flops, count_flops(model, shape)),
-        image_shape=shape,
-        sizes={"artifact": artifact_bytes, **other_forms},
-        counts=images.counts,
-    )
-    output = classifier_result(spec, folder, network, measured, expected)
+    expected, peak = _write_expected(spec, model, images, shape), context.peak_memory()
+    rows = [_row(model, layer) for layer in layers]
+    metrics = _metrics(folder.description, model, rows)
+    metrics.accuracy = {name: _pair(dense[name], pruned[name], before.get(name)) for name in images.evaluation}
+    metrics.flops = Operations(dense=dense_flops, pruned=count_flops(model, shape))
+    metrics.bytes = Sizes.model_validate({"dense": folder.description.bytes, "artifact": artifact_bytes, **other_forms})
+    metrics.peak_memory_bytes = peak.of_model
     if alternatives and prunes:
-        output.metrics.alternatives = alternatives
+        metrics.alternatives = alternatives
+    report = Report(
+        job=spec.job,
+        attempt=spec.attempt,
+        model=reported_model(spec.model, folder.description),
+        layers=rows,
+        images=ReportedImages.model_validate(
+            {**_described_images(spec), "recovery": described_source(spec.recovery), "shape": shape}
+            | {"counts": images.counts}
+        ),
+        method=MethodFigures.model_validate(network.figures),
+        notes=list(dict.fromkeys(notes)),
+        engine=EngineSettings.model_validate(_settings(device, folder.description)),
+        versions=versions(*_LIBRARIES),
+        peak_memory=peak,
+    )
     if recovered is not None:
-        output.report.recovery = recovered
-    figures.write_to(output.report)
+        report.recovery = recovered
+    figures.write_to(report)
     if prepared:
-        output.report.add_export(form, prepared)
-    note_peak(output.metrics, output.report, context.peak_memory())
-    return output
+        report.add_export(form, prepared)
+    return PruneOutput(metrics=metrics, report=report, expected=expected)
 
 
 def _alternatives(folder: ClassifierFolder, model: nn.Module, images: Images) -> list[Alternative]:
@@ -360,108 +376,45 @@ def _require_zeros(model: nn.Module, layers: list[LinearShape], zero_masks: dict
             raise ZerosRefilled(f"recovery refilled pruned weights of {layer.name}")
 
 
-_LIBRARIES = ("secateur-server", "torch", "transformers", "safetensors", "timm", "torch-pruning", "onnx", "onnxruntime")
-
-
-@dataclass(frozen=True)
-class ClassifierFigures:
-    """Figures of a pruned classifier.
-
-    `accuracy` holds, for each set, the accuracy of the dense and the pruned model and, if there was a recovery, the
-    accuracy before it. `flops` are of one image of `image_shape`, dense and pruned. `sizes` are the bytes of the
-    artifact's weights and of the forms written beside them. `counts` are the images of each set.
-    """
-
-    accuracy: Mapping[str, tuple[Accuracy, Accuracy, Accuracy | None]]
-    flops: tuple[int, int]
-    image_shape: tuple[int, int, int]
-    sizes: Mapping[str, int]
-    counts: Mapping[str, object]
-
-
-def classifier_result(
-    spec: ClassifierSpec, folder: ClassifierFolder, network: Network, measured: ClassifierFigures, expected: Path
-) -> PruneOutput:
-    """Return metrics and report of a pruned classifier; `expected` is the reload check's reference."""
-    description = folder.description
-    rows = _rows(network)
-    zeros = sum(row.zeros for row in rows)
-    remaining = sum(each.numel() for each in network.model.parameters())
-    pruned = description.parameters - remaining + zeros
-    metrics = Metrics(
+def _metrics(dense: ClassifierDescription, model: nn.Module, rows: Sequence[Mapping[str, Any]]) -> Metrics:
+    """Return how much went of a classifier, by the rows of its layers."""
+    zeros = sum(row["zeros"] for row in rows)
+    pruned = dense.parameters - sum(each.numel() for each in model.parameters()) + zeros
+    weights = sum(row["out_features"] * row["in_features"] for row in rows)
+    return Metrics(
         perplexity={},
-        accuracy={name: _pair(*figures) for name, figures in measured.accuracy.items()},
-        flops=Operations(dense=measured.flops[0], pruned=measured.flops[1]),
         sparsity=Sparsity(
-            prunable=sum(row.removed + row.zeros for row in rows) / sum(layer.numel for layer in network.layers),
-            model=pruned / description.parameters,
+            prunable=sum(row["removed"] + row["zeros"] for row in rows) / weights,
+            model=pruned / dense.parameters,
         ),
-        parameters=Parameters(dense=description.parameters, nonzero=description.parameters - pruned),
-        bytes=Sizes.model_validate({"dense": description.bytes, **measured.sizes}),
+        parameters=Parameters(dense=dense.parameters, nonzero=dense.parameters - pruned),
     )
-    report = Report(
-        job=spec.job,
-        attempt=spec.attempt,
-        model=reported_model(spec.model, description),
-        layers=[asdict(row) for row in rows],
-        images=ReportedImages.model_validate(
-            {
-                "calibration": described_source(spec.calibration),
-                "recovery": described_source(spec.recovery),
-                "evaluation": {each.name: described_source(each) for each in spec.evaluation},
-                "shape": list(measured.image_shape),
-                "counts": dict(measured.counts),
-            }
-        ),
-        method=MethodFigures.model_validate(network.figures),
-        notes=list(dict.fromkeys(network.notes)),
-        engine=classifier_settings(network.device, description),
-        versions=versions(*_LIBRARIES),
-    )
-    return PruneOutput(metrics=metrics, report=report, expected=expected)
 
 
-def classifier_settings(device: torch.device, description: ClassifierDescription) -> EngineSettings:
+def _row(model: nn.Module, layer: LinearShape) -> dict[str, Any]:
+    """Return the row of a prunable layer in the report: its shape before and after, and its zeros."""
+    weight = weight_of(model, layer.name)
+    zeros, removed = int((weight == 0).sum()), layer.numel - weight.numel()
+    return {
+        **{name: getattr(layer, name) for name in ("name", "layer", "out_features", "in_features")},
+        "kept_shape": list(weight.shape),
+        "zeros": zeros,
+        "removed": removed,
+        "sparsity": (removed + zeros) / layer.numel,
+    }
+
+
+def _described_images(spec: ClassifierSpec) -> JsonObject:
+    """Return the sets that a classifier was pruned and measured on, for the report."""
+    return {
+        "calibration": described_source(spec.calibration),
+        "evaluation": {each.name: described_source(each) for each in spec.evaluation},
+    }
+
+
+def _settings(device: torch.device, description: ClassifierDescription) -> JsonObject:
     """Return the settings of the pass for the report; classifiers are float32."""
-    return EngineSettings.model_validate(
-        {"device": device.type, "model_dtype": description.dtype, "forward_dtype": "float32"}
-    )
-
-
-@dataclass(frozen=True)
-class LayerShapeRow:
-    """Prunable layer in the report: its shape before and after, and its zeros."""
-
-    name: str
-    layer: int
-    out_features: int
-    in_features: int
-    kept_shape: list[int]
-    zeros: int
-    removed: int
-    sparsity: float
-
-
-def _rows(network: Network) -> list[LayerShapeRow]:
-    """Return a row for each prunable layer: its shape before and after, and its zeros."""
-    rows = []
-    for layer in network.layers:
-        weight = weight_of(network.model, layer.name)
-        zeros = int((weight == 0).sum())
-        remaining = weight.numel()
-        rows.append(
-            LayerShapeRow(
-                name=layer.name,
-                layer=layer.layer,
-                out_features=layer.out_features,
-                in_features=layer.in_features,
-                kept_shape=list(weight.shape),
-                zeros=zeros,
-                removed=layer.numel - remaining,
-                sparsity=(layer.numel - remaining + zeros) / layer.numel,
-            )
-        )
-    return rows
+    return {"device": device.type, "model_dtype": description.dtype, "forward_dtype": "float32"}
 
 
 def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> wire.Accuracy:
@@ -478,12 +431,6 @@ def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> wire.Ac
     if before is not None:
         figures.before_recovery = before.top1
     return figures
-
-
-def note_peak(metrics: Metrics, report: Report, peak: PeakMemory) -> None:
-    """Store the peak memory of the process in metrics and report."""
-    metrics.peak_memory_bytes = peak.of_model
-    report.peak_memory = peak
 
 
 def measure_classifier(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
@@ -524,22 +471,12 @@ def measure_classifier(spec: ClassifierSpec, context: StageContext) -> PruneOutp
         dense=dense,
         curves=curves,
     )
-    write_sensitivity(sensitivity, spec.artifact)
-    report = Report(
-        job=spec.job,
-        attempt=spec.attempt,
-        model=reported_model(spec.model, folder.description),
-        sensitivity=sensitivity.model_dump(mode="json"),
-        images=ReportedImages.model_validate(
-            {
-                "calibration": described_source(spec.calibration),
-                "evaluation": {each.name: described_source(each) for each in spec.evaluation},
-            }
-        ),
-        notes=[*notes, NO_MODEL],
-        engine=classifier_settings(device, folder.description),
-        versions=versions("secateur-server", "torch", "transformers", "safetensors", "matplotlib"),
+    return sensitivity_output(
+        spec,
+        folder.description,
+        sensitivity,
+        context.peak_memory(),
+        engine=_settings(device, folder.description),
+        notes=notes,
+        images=ReportedImages.model_validate(_described_images(spec)),
     )
-    metrics = sensitivity_metrics(sensitivity)
-    note_peak(metrics, report, context.peak_memory())
-    return PruneOutput(metrics=metrics, report=report)

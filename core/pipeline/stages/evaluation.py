@@ -14,9 +14,9 @@ from transformers import dynamic_module_utils
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import ClassifierDescription, Description, in_dtype
 from core.engine.evaluation.continuations import compare_continuations
+from core.engine.evaluation.forward_memory import ReloadRoom, reload_needs
 from core.engine.evaluation.latency import measure_latency
 from core.engine.evaluation.reload_check import reload_check
-from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.models.accelerator import backend_of, ran_out_of_memory
 from core.engine.models.classifier import open_classifier
 from core.engine.models.tensors import DTYPES

@@ -13,8 +13,8 @@ from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts import LAYER, unit_rows
 from core.engine.datasets.token_windows import EvaluationSet
 from core.engine.datasets.window_losses import WindowLosses
-from core.engine.evaluation.bits_per_byte import bits_per_byte
 from core.engine.evaluation.perplexity import MeasuredPerplexity
+from core.engine.evaluation.perplexity_ratio import bits_per_byte
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import backend_of
 from core.engine.models.casting import cast_figures, folder_as_stored

@@ -7,8 +7,7 @@ from pydantic import Field
 
 from core.engine.cuts import removed_layers
 from core.engine.datasets.window_losses import WindowLosses
-from core.engine.evaluation.bits_per_byte import bits_per_byte, bits_ratio_stderr
-from core.engine.evaluation.perplexity_ratio import ratio_stderr
+from core.engine.evaluation.perplexity_ratio import bits_per_byte, bits_ratio_stderr, ratio_stderr
 from core.pipeline.messages import ClassifierSpec, JobSpec, LanguageSpec, ModelSource, PruneOutput, Spec, TaskOutput
 from core.pipeline.reports.dense_figures import DenseFigure
 from core.pipeline.reports.report import ARTIFACT, RecoveryReport, Report

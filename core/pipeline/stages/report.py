@@ -3,12 +3,12 @@
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 
 from core.engine.architectures.description import Description
 from core.engine.options.sensitivity import Sensitivity
-from core.pipeline.messages import ImageSource, LanguageSpec, ModelSource, TextSource
-from core.pipeline.reports.report import ReportedModel
+from core.pipeline.messages import ImageSource, JobSpec, LanguageSpec, ModelSource, PruneOutput, TextSource
+from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, ReportedModel
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import LayerSensitivity, Metrics
 
@@ -65,23 +65,45 @@ def mean_loss(losses: Sequence[float]) -> float:
     return sum(losses) / len(losses)
 
 
-def write_sensitivity(sensitivity: Sensitivity, folder: Path) -> None:
-    """Write the sensitivity figures and their chart."""
+def sensitivity_output(
+    spec: JobSpec,
+    description: Description,
+    sensitivity: Sensitivity,
+    peak: PeakMemory,
+    *,
+    engine: JsonObject,
+    notes: Sequence[str],
+    **sections: Any,
+) -> PruneOutput:
+    """Write the figures of a measured sensitivity and their chart, and return the job's metrics and report.
+
+    `sections` of the report say what was read. The metrics have the dense model's figures, and the layer that lost most
+    at the highest rate.
+    """
     from core.pipeline.reports.charts import sensitivity_chart  # slow to load, and only these jobs need it
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FIGURES).write_text(sensitivity.model_dump_json(indent=2, exclude_none=True) + "\n", "utf-8")
-    (folder / CHART).write_text(sensitivity_chart(sensitivity), "utf-8")
-
-
-def sensitivity_metrics(sensitivity: Sensitivity) -> Metrics:
-    """Return the figures for a list of jobs: the dense model's, and the layer that lost most at the highest rate."""
+    spec.artifact.mkdir(parents=True, exist_ok=True)
+    (spec.artifact / FIGURES).write_text(sensitivity.model_dump_json(indent=2, exclude_none=True) + "\n", "utf-8")
+    (spec.artifact / CHART).write_text(sensitivity_chart(sensitivity), "utf-8")
     most = max(sensitivity.curves, key=lambda curve: curve.points[-1].loss)
-    return Metrics(
+    metrics = Metrics(
         sensitivity=LayerSensitivity(
             dense=sensitivity.dense.model_dump(mode="json", exclude_none=True),
             layers=len(sensitivity.curves),
             rates=len(sensitivity.rates),
             most_sensitive=most.name,
-        )
+        ),
+        peak_memory_bytes=peak.of_model,
     )
+    report = Report(
+        job=spec.job,
+        attempt=spec.attempt,
+        model=reported_model(spec.model, description),
+        sensitivity=sensitivity.model_dump(mode="json"),
+        notes=[*notes, NO_MODEL],
+        engine=EngineSettings.model_validate(engine),
+        peak_memory=peak,
+        versions=versions("secateur-server", "torch", "transformers", "safetensors", "matplotlib"),
+        **sections,
+    )
+    return PruneOutput(metrics=metrics, report=report)

@@ -7,18 +7,10 @@ from core.engine.options.sensitivity import Sensitivity
 from core.methods.sensitivity import SensitivityPass
 from core.pipeline.messages import PruneOutput
 from core.pipeline.plans import make_sensitivity_plan
-from core.pipeline.reports.report import EngineSettings, Report
 from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.inputs import open_place, token_sets
 from core.pipeline.stages.pruning_spec import SensitivitySpec
-from core.pipeline.stages.report import (
-    NO_MODEL,
-    described_texts,
-    reported_model,
-    sensitivity_metrics,
-    versions,
-    write_sensitivity,
-)
+from core.pipeline.stages.report import described_texts, sensitivity_output
 from core.progress import PartialProgress
 
 
@@ -62,29 +54,20 @@ def measure_sensitivity(spec: SensitivitySpec, context: StageContext) -> PruneOu
         dense=result.dense,
         curves=result.curves,
     )
-    write_sensitivity(sensitivity, spec.artifact)
     read = tokens if walk.calibration is not None else replace(tokens, calibration=None)
-    peak = context.peak_memory()
-    report = Report(
-        job=spec.job,
-        attempt=spec.attempt,
-        model=reported_model(spec.model, folder.description),
-        sensitivity=sensitivity.model_dump(mode="json"),
+    return sensitivity_output(
+        spec,
+        folder.description,
+        sensitivity,
+        context.peak_memory(),
+        engine={
+            "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
+            "model_dtype": str(plan.dtype).removeprefix("torch."),
+            "device": device.type,
+            "resumed_from_block": result.resumed_from,
+            **({"micro_batches": list(result.micro_batches)} if result.micro_batches else {}),
+        },
+        notes=result.notes,
         texts=described_texts(spec, calibrates=read.calibration is not None),
-        notes=[*result.notes, NO_MODEL],
         tokens=read.described(),
-        engine=EngineSettings.model_validate(
-            {
-                "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
-                "model_dtype": str(plan.dtype).removeprefix("torch."),
-                "device": device.type,
-                "resumed_from_block": result.resumed_from,
-                **({"micro_batches": list(result.micro_batches)} if result.micro_batches else {}),
-            }
-        ),
-        peak_memory=peak,
-        versions=versions("secateur-server", "torch", "transformers", "safetensors", "matplotlib"),
     )
-    metrics = sensitivity_metrics(sensitivity)
-    metrics.peak_memory_bytes = peak.of_model
-    return PruneOutput(metrics=metrics, report=report)

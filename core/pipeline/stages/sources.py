@@ -130,7 +130,8 @@ def _cached_reader() -> Iterator[None]:
     """Cache what the loader gets from the gguf library.
 
     The loader reads the file once for the config and once for the weights, and computes the names of all tensors again
-    for each module of the network.
+    for each module of the network. The functions are replaced for the whole process, whose one task this is: the loader
+    takes no reader from its caller.
     """
     reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
     vars(gguf).update(GGUFReader=cache(reader), get_tensor_name_map=cache(names))

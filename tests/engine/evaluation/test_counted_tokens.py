@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from core.engine.datasets.counted_tokens import with_counted
 from core.engine.datasets.token_windows import evaluation_set
-from core.engine.evaluation.bits_per_byte import bits_per_byte, bits_ratio_stderr
+from core.engine.evaluation.perplexity_ratio import bits_per_byte, bits_ratio_stderr
 from core.engine.models.folder import open_model
 from core.engine.pruning.streams.measure import measure
 from core.engine.recovery.distill import distillation_loss

@@ -20,7 +20,7 @@ from sqlalchemy import ARRAY, Double, String, bindparam, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from core.device_kinds import DeviceKind, fastest_kind, find_kind
-from core.engine.evaluation.reload_memory import ReloadRoom
+from core.engine.evaluation.forward_memory import ReloadRoom
 from core.engine.evaluation.zero_shot_tasks import forward_tokens
 from core.methods.registry import METHODS
 from core.pipeline.recipes.recipe import Recipe

@@ -20,9 +20,13 @@ from core.engine.architectures.description import (
     stored_as,
 )
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.evaluation.classifier_batches import CHECKED_AT_ONCE, MEASURED_AT_ONCE
-from core.engine.evaluation.forward_memory import timing_bytes
-from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
+from core.engine.evaluation.forward_memory import (
+    CHECKED_AT_ONCE,
+    MEASURED_AT_ONCE,
+    ReloadRoom,
+    reload_needs,
+    timing_bytes,
+)
 from core.engine.evaluation.zero_shot_tasks import TASKS, longest_tokens
 from core.engine.exporters.exporter_info import AddedCost
 from core.engine.exporters.registry import ADDED
