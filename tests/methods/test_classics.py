@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from core.engine.datasets.image_set import ImageSet
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.network import loss_and_accuracy, mean_loss
 from core.engine.resume.store import ResumeStore
@@ -85,6 +86,16 @@ def test_zeros_hold_through_every_step_of_retraining(method: str) -> None:
     assert len(seen) == 15
     for step, found in enumerate(seen):
         assert abs(found - expected[step // 5]) <= 2  # rounding, layer by layer
+
+
+def test_rounds_train_on_the_images_of_the_recovery_where_there_are_any() -> None:
+    def weights(training: ImageSet | None) -> Tensor:
+        place = scene(trained_digits(), digits(), sparsity=0.5, batch_size=500, training=training)
+        prune("obd", place, **QUICK["obd"])
+        return nn.utils.parameters_to_vector(place.model.parameters())
+
+    assert torch.equal(weights(None), weights(digits()))
+    assert not torch.equal(weights(None), weights(random_images(100, (1, 8, 8))))
 
 
 def test_obd_reports_what_it_predicted_and_what_came() -> None:
