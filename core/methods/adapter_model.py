@@ -1,5 +1,7 @@
 """Model with LoRA adapters on all linear layers and masks over its removable units, for LoRAPrune and LoRAShear.
 
+LoRAPrune is Zhang 2023 (arXiv:2305.18403), LoRAShear Chen 2023 (arXiv:2310.18356).
+
 Both methods train the adapters on the calibration tokens, and score units by them. The model's own weights are frozen
 and never get a gradient.
 """

@@ -1,4 +1,7 @@
-"""Baselines of structured pruning: heads and channels at random, or those whose weights have the smallest norm."""
+"""Baselines of structured pruning: heads and channels at random, or those whose weights have the smallest norm.
+
+Random: Mittal 2018 (arXiv:1801.10447). Smallest norm: LLM-Pruner's baseline, Ma 2023 (arXiv:2305.11627).
+"""
 
 from collections.abc import Mapping
 

@@ -92,8 +92,8 @@ class LayerCounts:
 
 def removable_parameters(structure: ModelStructure, layer: int, kinds: Sequence[UnitKind]) -> int:
     """Return the parameters of all units of these kinds in a layer; those of heads include keys and values."""
-    whole = {kind.name: kind for kind in BLOCK_KINDS}
-    counted = [whole[kind.name] for kind in kinds]
+    by_name = {kind.name: kind for kind in BLOCK_KINDS}
+    counted = [by_name[kind.name] for kind in kinds]
     return sum(kind.units(structure.layers[layer]) * kind.parameters(structure, layer) for kind in counted)
 
 

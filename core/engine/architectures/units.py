@@ -298,7 +298,7 @@ def _of_experts(family: Architecture, experts: Experts, channels: ExpertChannels
 
 
 @dataclass(frozen=True)
-class WholeExperts(_Kind):
+class ExpertUnits(_Kind):
     """Whole experts of a mixture: their matrices, and their entries in the router's weights and biases.
 
     Facts of a model whose experts can be removed: `expert_parameters` counts the parameters of one expert. A layer has
@@ -334,7 +334,7 @@ class WholeExperts(_Kind):
         return {"expert": (1, 0)}
 
 
-UnitKind: TypeAlias = Heads | Channels | WholeExperts
+UnitKind: TypeAlias = Heads | Channels | ExpertUnits
 """Kind of unit. Each has, beside what `_Kind` has:
 
 - `read`: the facts of a model from each layer's tensors and config; raises UnusableModel;
@@ -345,7 +345,7 @@ UnitKind: TypeAlias = Heads | Channels | WholeExperts
 _KV_GROUPS: Final = Heads("heads", "kv_heads")
 _QUERY_HEADS: Final = Heads("heads", "heads")
 _CHANNELS: Final = Channels(CHANNELS_KIND, "channels", is_fine=True)
-EXPERT_UNITS: Final = WholeExperts(EXPERTS_KIND, "experts")
+EXPERT_UNITS: Final = ExpertUnits(EXPERTS_KIND, "experts")
 """Kind of unit for a whole expert of a mixture. Only methods for experts remove it."""
 BLOCK_KINDS: Final[tuple[UnitKind, ...]] = (_KV_GROUPS, _CHANNELS, EXPERT_UNITS)
 """One kind of each name, in the order of a layer, for facts that do not depend on how its units are counted."""

@@ -31,7 +31,7 @@ from core.engine.discovery.configuration import (
 )
 from core.engine.discovery.execution import EXPERT, ROUTER, STACKED, Execution, TracedSublayer, trace
 from core.engine.discovery.experts import UnknownExperts, check_stacks, discover_experts, with_routing
-from core.engine.discovery.hypotheses import CHANNELS, HEADS, with_layers_key, with_units
+from core.engine.discovery.hypotheses import with_layers_key, with_units
 from core.engine.discovery.names import (
     StoredLayers,
     StoredNames,
@@ -41,6 +41,7 @@ from core.engine.discovery.names import (
     stored_layers,
     stored_names,
 )
+from core.engine.discovery.readers import CHANNELS, HEADS
 from core.engine.discovery.resizing import lists_by_layer, narrowed, shortened
 from secateur_wire.errors import SecateurError, UnsupportedArchitecture
 

@@ -25,7 +25,8 @@ from core.engine.discovery.blocks import run_model, sample_tokens
 from core.engine.discovery.build import build_random
 from core.engine.discovery.configuration import Settings, open_config
 from core.engine.discovery.differential import Differential, one_line
-from core.engine.discovery.hypotheses import CHANNELS, HEADS, UNIFORM, hypotheses
+from core.engine.discovery.hypotheses import hypotheses
+from core.engine.discovery.readers import CHANNELS, HEADS, UNIFORM
 from core.engine.evaluation.reload_check import difference_beyond
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.experts import stored_tensors

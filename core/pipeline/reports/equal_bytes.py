@@ -1,4 +1,4 @@
-"""What the dense model takes without pruning, and an artifact beside the best dense file of no more bytes."""
+"""Bytes and perplexity of the dense model, and an artifact beside the best dense file of no more bytes."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -158,7 +158,7 @@ class CompareAnswers(JobStage):
 
     shown_as = "evaluate"
 
-    def is_asked_for(self, spec: JobSpec) -> bool:
+    def is_requested(self, spec: JobSpec) -> bool:
         return spec.recipe.evaluation.answers is not None
 
     def supervise(self, job: RunningJob) -> None:
@@ -221,7 +221,7 @@ class AnswerTasks(JobStage):
 
     shown_as = "evaluate"
 
-    def is_asked_for(self, spec: JobSpec) -> bool:
+    def is_requested(self, spec: JobSpec) -> bool:
         return bool(spec.recipe.evaluation.tasks)
 
     def supervise(self, job: RunningJob) -> None:

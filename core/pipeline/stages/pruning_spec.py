@@ -39,7 +39,7 @@ class VocabularyOutput(TaskOutput):
 class RemoveTokens(JobStage):
     """Stage that removes tokens, and gives the later stages a smaller model to prune."""
 
-    def is_asked_for(self, spec: JobSpec) -> bool:
+    def is_requested(self, spec: JobSpec) -> bool:
         return spec.recipe.vocabulary_choice is not None
 
     def supervise(self, job: RunningJob) -> None:
@@ -95,7 +95,7 @@ class RecoveryOutput(TaskOutput):
 class RecoverModel(JobStage):
     """Stage that trains the pruned model."""
 
-    def is_asked_for(self, spec: JobSpec) -> bool:
+    def is_requested(self, spec: JobSpec) -> bool:
         return spec.recipe.recovery is not None
 
     def supervise(self, job: RunningJob) -> None:
@@ -156,7 +156,7 @@ class QuantizeModel(JobStage):
 
     shown_as = "evaluate"
 
-    def is_asked_for(self, spec: JobSpec) -> bool:
+    def is_requested(self, spec: JobSpec) -> bool:
         return spec.recipe.is_rounded_at_last
 
     def supervise(self, job: RunningJob) -> None:

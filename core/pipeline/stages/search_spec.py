@@ -48,7 +48,7 @@ class SearchOutput(TaskOutput):
 class SearchSparsity(JobStage):
     """Stage that searches for the sparsity of a latency, or for costs of parts, before anything is pruned."""
 
-    def is_asked_for(self, spec: JobSpec) -> bool:
+    def is_requested(self, spec: JobSpec) -> bool:
         return spec.recipe.is_searched
 
     def supervise(self, job: RunningJob) -> None:

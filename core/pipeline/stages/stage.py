@@ -122,9 +122,9 @@ class JobStage(ABC):
     def applies(self, spec: JobSpec) -> bool:
         """Return True for a job that has this stage."""
         is_among = self.makes_model in (None, not spec.recipe.measures)
-        return isinstance(spec, self.family) and is_among and self.is_asked_for(spec)
+        return isinstance(spec, self.family) and is_among and self.is_requested(spec)
 
-    def is_asked_for(self, spec: JobSpec) -> bool:
+    def is_requested(self, spec: JobSpec) -> bool:
         """Return True if a job of the stage's family has the stage; all have it unless it says otherwise."""
         return True
 

@@ -57,8 +57,8 @@ class HiddenStates:
 
     def get(self, done: int, batch: int) -> Tensor:
         """Return hidden states that were stored, now or in the record that the store adopted."""
-        held = self._held.get((done, batch))
-        return self.read(done, batch).to(self._device) if held is None else held
+        in_memory = self._held.get((done, batch))
+        return self.read(done, batch).to(self._device) if in_memory is None else in_memory
 
     def read(self, done: int, batch: int) -> Tensor:
         """Read hidden states from their file into main memory."""
@@ -66,9 +66,9 @@ class HiddenStates:
 
     def remove(self, done: int, batch: int) -> None:
         """Remove hidden states, if there are any, from memory and, unless it is a record, from the disk."""
-        held = self._held.pop((done, batch), None)
-        if held is not None:
-            self._budget.give(held.nbytes)
+        in_memory = self._held.pop((done, batch), None)
+        if in_memory is not None:
+            self._budget.give(in_memory.nbytes)
         if (done, batch) in self._written:
             self._written.remove((done, batch))
             if not self._is_record:
