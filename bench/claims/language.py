@@ -28,7 +28,7 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.plan import LayerwisePlan
 from core.engine.pruning.results import PruneResult
-from core.engine.quantization.gptq.method import GPTQ
+from core.engine.quantization.roundings import GPTQ
 from core.engine.removals.runs import LANGUAGE_RUNS
 from core.pipeline.plans import make_plan, walk_for
 from core.pipeline.recipes.request import UnresolvedRequest

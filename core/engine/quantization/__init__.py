@@ -1,4 +1,1 @@
-"""Quantised weights: a folder for each way to round them, its description in `info` and its mathematics in `method`.
-
-`settings` has the choices of a job and their checks, without torch; `implementations` builds a rounding.
-"""
+"""Quantised weights: `settings` has the ways to round them and the choices of a job; `roundings`, the mathematics."""

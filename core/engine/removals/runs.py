@@ -26,7 +26,7 @@ from core.engine.pruning.units.method import PrunedBlock, UnitMethod
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.pruning.units.removal_config import config_after_removal
 from core.engine.pruning.zeros_pass import LayerwisePass
-from core.engine.quantization.implementations import rounding_for
+from core.engine.quantization.roundings import rounding_for
 from core.engine.removals.experts import SECTION
 from core.engine.removals.weights import LayerSelection, prunable_linears, selection_of
 from secateur_wire.base import JsonObject

@@ -8,8 +8,7 @@ from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationErro
 from core.engine.cuts import Removal
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.options.axes import MethodParameters
-from core.engine.quantization.registry import ROUNDINGS
-from core.engine.quantization.settings import reads_inputs
+from core.engine.quantization.settings import ROUNDINGS, reads_inputs
 from core.engine.recovery.request import RECOVERIES, Recovery
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.request import ResolvedRequest, is_chosen_by_cost

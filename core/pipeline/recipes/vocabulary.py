@@ -150,7 +150,7 @@ def aligned_request(
         return request
     widths = sorted({each for export in exports for each in _widths(export)}, reverse=True)
     if quantization is not None:
-        inputs = (each.in_features for each in description.language_model.linears)
+        inputs = {each.in_features for each in description.language_model.linears}
         divisor = divisor_for(quantization, inputs)
         widths += [] if divisor is None else [divisor]
     for width in widths:

@@ -14,7 +14,7 @@ from core.engine.pruning.compensation.column_update import (
 from core.engine.pruning.grid import GridFit, QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.masks import LayerTarget
-from core.engine.quantization.implementations import rounding_for
+from core.engine.quantization.roundings import rounding_for
 from secateur_wire.job_body import Quantization
 
 INT4 = Quantization(scheme="int4", group_size=32, rounding="gptq")

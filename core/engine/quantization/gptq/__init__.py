@@ -1,1 +1,0 @@
-"""Rounding of weights: description in `info`, mathematics in `method`."""
