@@ -304,8 +304,7 @@ def test_further_targets_come_from_the_table_of_one_job(tmp_path: Path) -> None:
     assert table == first.worth and not table.runs
     opened = open_model(folder)
     request = request_for(opened, "frontier", 0.0, "structured", {"round_to": 2}, layout="per_layer")
-    assert request.removal is not None
-    costs = parameter_costs(folder, request.removal, request, 0.6)
+    costs = parameter_costs(folder, request, 0.6)
     choice = program_of(table, costs).best(costs.limit)
     assert choice is not None
     chosen = [variants[option].units["channels"] for variants, option in zip(table.layers, choice.options, strict=True)]
